@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _VSVM_H_
+#define _VSVM_H_
+
+#include <linux/completion.h>
+#include <linux/gpu_buddy.h>
+#include <linux/list.h>
+#include <linux/llist.h>
+#include <linux/memremap.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+
+#include <drm/drm_device.h>
+#include <drm/drm_gpusvm.h>
+#include <drm/drm_pagemap.h>
+
+struct pci_dev;
+
+/* A device address that needs no DMA mapping: an offset into VRAM. */
+#define VSVM_PROTO_VRAM		DRM_INTERCONNECT_DRIVER
+
+/**
+ * struct vsvm_device - a GPU
+ * @drm: base
+ * @pdev: the PCI function
+ * @vram: kernel mapping of BAR 2, by which the engines work
+ * @vram_size: length of BAR 2 in bytes
+ * @window_size: how much of it peers may reach, in bytes
+ * @pgmap: the device-private pages, one for each page of VRAM
+ * @dpagemap: the same for drm_pagemap. It pins the module, so that a reference
+ *	is held only while files are open or pages are in use
+ * @dpagemap_idle: done when @dpagemap has no reference
+ * @lock: protects @buddy, @files, and the first reference of @dpagemap. Taken
+ *	before &vsvm_file.lock
+ * @buddy: allocator of VRAM
+ * @files: open files
+ * @bo_lock: protects @bos. Taken in any context
+ * @bos: allocations in use
+ * @bo_free: allocations that are no longer in use
+ * @bo_free_work: frees these, since their last reference may go anywhere
+ * @pages_to_vram: see &struct drm_vsvm_counters
+ * @pages_to_ram: see &struct drm_vsvm_counters
+ */
+struct vsvm_device {
+	struct drm_device drm;
+	struct pci_dev *pdev;
+
+	void *vram;
+	u64 vram_size;
+	u64 window_size;
+
+	struct dev_pagemap pgmap;
+	struct drm_pagemap dpagemap;
+	struct completion dpagemap_idle;
+
+	struct mutex lock; /* see above */
+	struct gpu_buddy buddy;
+	struct list_head files;
+
+	spinlock_t bo_lock; /* see above */
+	struct list_head bos;
+	struct llist_head bo_free;
+	struct work_struct bo_free_work;
+
+	atomic64_t pages_to_vram;
+	atomic64_t pages_to_ram;
+};
+
+/**
+ * struct vsvm_file - an open file: the address space of a process on a GPU
+ * @vdev: the GPU
+ * @svm: the ranges that the GPU has a mapping of
+ * @lock: serializes insertion and removal of ranges
+ * @unmapped_lock: protects @unmapped
+ * @unmapped: ranges whose memory the process has unmapped, to be removed
+ * @link: in &vsvm_device.files
+ */
+struct vsvm_file {
+	struct vsvm_device *vdev;
+	struct drm_gpusvm svm;
+	struct mutex lock; /* see above */
+	spinlock_t unmapped_lock; /* see above */
+	struct list_head unmapped;
+	struct list_head link;
+};
+
+static inline struct vsvm_device *to_vsvm(struct drm_device *drm)
+{
+	return container_of(drm, struct vsvm_device, drm);
+}
+
+/* vsvm_svm.c */
+int vsvm_svm_init(struct vsvm_file *vfile);
+void vsvm_svm_fini(struct vsvm_file *vfile);
+void vsvm_svm_revoke(struct vsvm_file *vfile);
+int vsvm_prefetch_ioctl(struct drm_device *drm, void *data,
+			struct drm_file *file);
+int vsvm_op_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
+int vsvm_residency_ioctl(struct drm_device *drm, void *data,
+			 struct drm_file *file);
+
+/* vsvm_vram.c */
+int vsvm_vram_init(struct vsvm_device *vdev);
+void vsvm_vram_evict(struct vsvm_device *vdev);
+int vsvm_pagemap_get(struct vsvm_device *vdev);
+u64 vsvm_vram_free(struct vsvm_device *vdev);
+void *vsvm_map_page(struct vsvm_device *vdev,
+		    const struct drm_pagemap_addr *addr, unsigned long offset);
+void vsvm_unmap_page(const struct drm_pagemap_addr *addr, void *vaddr);
+
+#endif /* _VSVM_H_ */

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * vsvm, a virtual GPU with shared virtual memory.
+ *
+ * The device is QEMU's ivshmem-plain: memory behind BAR 2, and nothing else.
+ * This driver makes it the private VRAM of a GPU whose engines are played by
+ * the CPU. It manages memory as real drivers do, with drm_gpusvm (the GPU's
+ * view of a process) and drm_pagemap (device-private pages and migration).
+ *
+ * - vsvm_drv.c: probe and removal, files
+ * - vsvm_vram.c: exporter: VRAM, its pages, its window, migration
+ * - vsvm_svm.c: GPU page faults, and the operations that a process asks for
+ */
+#include <linux/dma-mapping.h>
+#include <linux/io.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/sizes.h>
+
+#include <drm/drm_drv.h>
+#include <drm/drm_file.h>
+#include <drm/drm_ioctl.h>
+#include <uapi/drm/vsvm_drm.h>
+
+#include "vsvm.h"
+
+#define VSVM_BAR	2
+
+static int vsvm_info_ioctl(struct drm_device *drm, void *data,
+			   struct drm_file *file)
+{
+	struct vsvm_device *vdev = to_vsvm(drm);
+	struct drm_vsvm_info *args = data;
+
+	args->vram_size = vdev->vram_size;
+	args->window_size = vdev->window_size;
+	return 0;
+}
+
+static int vsvm_counters_ioctl(struct drm_device *drm, void *data,
+			       struct drm_file *file)
+{
+	struct vsvm_device *vdev = to_vsvm(drm);
+	struct drm_vsvm_counters *args = data;
+
+	args->pages_to_vram = atomic64_read(&vdev->pages_to_vram);
+	args->pages_to_ram = atomic64_read(&vdev->pages_to_ram);
+	args->vram_free = vsvm_vram_free(vdev);
+	return 0;
+}
+
+static const struct drm_ioctl_desc vsvm_ioctls[] = {
+	DRM_IOCTL_DEF_DRV(VSVM_INFO, vsvm_info_ioctl, DRM_RENDER_ALLOW),
+	DRM_IOCTL_DEF_DRV(VSVM_PREFETCH, vsvm_prefetch_ioctl, DRM_RENDER_ALLOW),
+	DRM_IOCTL_DEF_DRV(VSVM_OP, vsvm_op_ioctl, DRM_RENDER_ALLOW),
+	DRM_IOCTL_DEF_DRV(VSVM_RESIDENCY, vsvm_residency_ioctl, DRM_RENDER_ALLOW),
+	DRM_IOCTL_DEF_DRV(VSVM_COUNTERS, vsvm_counters_ioctl, DRM_RENDER_ALLOW),
+};
+
+static int vsvm_open(struct drm_device *drm, struct drm_file *file)
+{
+	struct vsvm_device *vdev = to_vsvm(drm);
+	struct vsvm_file *vfile;
+	int err;
+
+	vfile = kzalloc_obj(*vfile);
+	if (!vfile)
+		return -ENOMEM;
+
+	vfile->vdev = vdev;
+	mutex_init(&vfile->lock);
+	spin_lock_init(&vfile->unmapped_lock);
+	INIT_LIST_HEAD(&vfile->unmapped);
+
+	err = vsvm_pagemap_get(vdev);
+	if (err)
+		goto err_free;
+
+	err = vsvm_svm_init(vfile);
+	if (err)
+		goto err_put;
+
+	mutex_lock(&vdev->lock);
+	list_add(&vfile->link, &vdev->files);
+	mutex_unlock(&vdev->lock);
+
+	file->driver_priv = vfile;
+	return 0;
+
+err_put:
+	drm_pagemap_put(&vdev->dpagemap);
+err_free:
+	mutex_destroy(&vfile->lock);
+	kfree(vfile);
+	return err;
+}
+
+static void vsvm_postclose(struct drm_device *drm, struct drm_file *file)
+{
+	struct vsvm_device *vdev = to_vsvm(drm);
+	struct vsvm_file *vfile = file->driver_priv;
+
+	mutex_lock(&vdev->lock);
+	list_del(&vfile->link);
+	mutex_unlock(&vdev->lock);
+
+	vsvm_svm_fini(vfile);
+	drm_pagemap_put(&vdev->dpagemap);
+	mutex_destroy(&vfile->lock);
+	kfree(vfile);
+}
+
+static const struct file_operations vsvm_fops = {
+	.owner		= THIS_MODULE,
+	.open		= drm_open,
+	.release	= drm_release,
+	.unlocked_ioctl	= drm_ioctl,
+	.compat_ioctl	= drm_compat_ioctl,
+	.poll		= drm_poll,
+	.read		= drm_read,
+	.llseek		= noop_llseek,
+	.fop_flags	= FOP_UNSIGNED_OFFSET,
+};
+
+static const struct drm_driver vsvm_driver = {
+	.driver_features	= DRIVER_RENDER,
+	.open			= vsvm_open,
+	.postclose		= vsvm_postclose,
+	.ioctls			= vsvm_ioctls,
+	.num_ioctls		= ARRAY_SIZE(vsvm_ioctls),
+	.fops			= &vsvm_fops,
+	.name			= "vsvm",
+	.desc			= "Virtual GPU with shared virtual memory",
+	.major			= 1,
+	.minor			= 0,
+};
+
+static int vsvm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	struct vsvm_device *vdev;
+	int err;
+
+	/* ivshmem-doorbell has the same ID; its BAR 2 may be anything. */
+	if (!(pci_resource_flags(pdev, VSVM_BAR) & IORESOURCE_MEM) ||
+	    !IS_ALIGNED(pci_resource_len(pdev, VSVM_BAR), SZ_2M))
+		return -ENODEV;
+
+	vdev = devm_drm_dev_alloc(&pdev->dev, &vsvm_driver, struct vsvm_device,
+				  drm);
+	if (IS_ERR(vdev))
+		return PTR_ERR(vdev);
+
+	vdev->pdev = pdev;
+	vdev->vram_size = pci_resource_len(pdev, VSVM_BAR);
+	pci_set_drvdata(pdev, vdev);
+
+	err = pcim_enable_device(pdev);
+	if (err)
+		return err;
+	pci_set_master(pdev);
+
+	err = dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(64));
+	if (err)
+		return err;
+
+	err = pcim_request_region(pdev, VSVM_BAR, "vsvm");
+	if (err)
+		return err;
+
+	vdev->vram = devm_memremap(&pdev->dev,
+				   pci_resource_start(pdev, VSVM_BAR),
+				   vdev->vram_size, MEMREMAP_WC);
+	if (IS_ERR(vdev->vram))
+		return PTR_ERR(vdev->vram);
+
+	err = vsvm_vram_init(vdev);
+	if (err)
+		return err;
+
+	err = drm_dev_register(&vdev->drm, 0);
+	if (err)
+		drm_pagemap_window_remove(&vdev->dpagemap);
+
+	return err;
+}
+
+/*
+ * No ioctl runs or can begin after drm_dev_unplug(). The processes keep their
+ * files, and the contents of their memory: it moves back to system memory, which
+ * also revokes what importers hold of it. Devres takes the BAR away last.
+ */
+static void vsvm_remove(struct pci_dev *pdev)
+{
+	struct vsvm_device *vdev = pci_get_drvdata(pdev);
+	struct vsvm_file *vfile;
+
+	drm_dev_unplug(&vdev->drm);
+
+	mutex_lock(&vdev->lock);
+	list_for_each_entry(vfile, &vdev->files, link)
+		vsvm_svm_revoke(vfile);
+	mutex_unlock(&vdev->lock);
+
+	vsvm_vram_evict(vdev);
+	drm_pagemap_window_remove(&vdev->dpagemap);
+}
+
+static const struct pci_device_id vsvm_pci_ids[] = {
+	{ PCI_DEVICE_SUB(PCI_VENDOR_ID_REDHAT_QUMRANET, 0x1110,
+			 PCI_SUBVENDOR_ID_REDHAT_QUMRANET,
+			 PCI_SUBDEVICE_ID_QEMU) },
+	{ }
+};
+MODULE_DEVICE_TABLE(pci, vsvm_pci_ids);
+
+static struct pci_driver vsvm_pci_driver = {
+	.name		= "vsvm",
+	.id_table	= vsvm_pci_ids,
+	.probe		= vsvm_probe,
+	.remove		= vsvm_remove,
+};
+module_pci_driver(vsvm_pci_driver);
+
+MODULE_DESCRIPTION("Virtual GPU with shared virtual memory");
+MODULE_LICENSE("GPL");

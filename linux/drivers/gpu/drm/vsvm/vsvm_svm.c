@@ -1,0 +1,667 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Shared virtual memory: the GPU's view of a process.
+ *
+ * An operation goes through its range as a GPU does: for each piece that the
+ * GPU has no valid mapping of, it "faults", which migrates the piece to VRAM if
+ * that is possible, and maps it. The engines then run under the notifier lock,
+ * so that an invalidation waits for them, and for no more than one piece.
+ */
+#include <linux/hmm.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sizes.h>
+
+#include <drm/drm_drv.h>
+#include <drm/drm_file.h>
+#include <uapi/drm/vsvm_drm.h>
+
+#include "vsvm.h"
+
+/* How often a fault starts over when the process changes its mappings. */
+#define VSVM_FAULT_TRIES	16
+
+static const unsigned long vsvm_chunk_sizes[] = { SZ_2M, SZ_64K, SZ_4K };
+
+struct vsvm_range {
+	struct drm_gpusvm_range base;
+	struct drm_gpusvm_pages pages;
+	struct list_head unmapped;
+};
+
+static struct vsvm_range *to_range(struct drm_gpusvm_range *range)
+{
+	return container_of(range, struct vsvm_range, base);
+}
+
+static struct vsvm_file *to_vfile(struct drm_gpusvm *svm)
+{
+	return container_of(svm, struct vsvm_file, svm);
+}
+
+static unsigned long range_npages(struct vsvm_range *range)
+{
+	return drm_gpusvm_range_size(&range->base) >> PAGE_SHIFT;
+}
+
+static struct drm_gpusvm_range *vsvm_range_alloc(struct drm_gpusvm *svm)
+{
+	struct vsvm_range *range = kzalloc_obj(*range);
+
+	if (!range)
+		return NULL;
+
+	INIT_LIST_HEAD(&range->unmapped);
+	drm_gpusvm_init_pages(&range->pages, &to_vfile(svm)->vdev->drm);
+	return &range->base;
+}
+
+static void vsvm_range_free(struct drm_gpusvm_range *base)
+{
+	struct vsvm_range *range = to_range(base);
+
+	drm_gpusvm_free_pages(base->gpusvm, &range->pages, range_npages(range));
+	kfree(range);
+}
+
+static void vsvm_invalidate(struct drm_gpusvm *svm,
+			    struct drm_gpusvm_notifier *notifier,
+			    const struct mmu_notifier_range *mmu_range)
+{
+	struct vsvm_file *vfile = to_vfile(svm);
+	struct drm_gpusvm_ctx ctx = { .in_notifier = true };
+	struct drm_gpusvm_range *base = NULL;
+	unsigned long start, end;
+
+	start = max(drm_gpusvm_notifier_start(notifier), mmu_range->start);
+	end = min(drm_gpusvm_notifier_end(notifier), mmu_range->end);
+
+	drm_gpusvm_for_each_range(base, notifier, start, end) {
+		struct vsvm_range *range = to_range(base);
+
+		drm_gpusvm_unmap_pages(svm, &range->pages, range_npages(range),
+				       &ctx);
+		if (mmu_range->event != MMU_NOTIFY_UNMAP)
+			continue;
+
+		drm_gpusvm_range_set_unmapped(base, &range->pages, 1,
+					      mmu_range);
+		spin_lock(&vfile->unmapped_lock);
+		list_move_tail(&range->unmapped, &vfile->unmapped);
+		spin_unlock(&vfile->unmapped_lock);
+	}
+}
+
+static const struct drm_gpusvm_ops vsvm_svm_ops = {
+	.range_alloc	= vsvm_range_alloc,
+	.range_free	= vsvm_range_free,
+	.invalidate	= vsvm_invalidate,
+};
+
+/**
+ * vsvm_svm_init() - let the GPU see the current process
+ * @vfile: the file
+ */
+int vsvm_svm_init(struct vsvm_file *vfile)
+{
+	int err;
+
+	err = drm_gpusvm_init(&vfile->svm, "vsvm", current->mm, 0, TASK_SIZE,
+			      SZ_512M, &vsvm_svm_ops, vsvm_chunk_sizes,
+			      ARRAY_SIZE(vsvm_chunk_sizes));
+	if (err)
+		return err;
+
+	drm_gpusvm_driver_set_lock(&vfile->svm, &vfile->lock);
+	return 0;
+}
+
+/**
+ * vsvm_svm_fini() - undo vsvm_svm_init()
+ * @vfile: the file; nobody uses it any more
+ */
+void vsvm_svm_fini(struct vsvm_file *vfile)
+{
+	vsvm_svm_revoke(vfile);
+
+	mutex_lock(&vfile->lock);
+	drm_gpusvm_fini(&vfile->svm);
+	mutex_unlock(&vfile->lock);
+}
+
+/**
+ * vsvm_svm_revoke() - take all mappings of a process away from the GPU
+ * @vfile: the file; no ioctl is running on it
+ */
+void vsvm_svm_revoke(struct vsvm_file *vfile)
+{
+	struct drm_gpusvm *svm = &vfile->svm;
+	struct drm_gpusvm_ctx ctx = {};
+	struct drm_gpusvm_notifier *notifier;
+
+	mutex_lock(&vfile->lock);
+	drm_gpusvm_for_each_notifier(notifier, svm, 0, LONG_MAX) {
+		struct drm_gpusvm_range *base = NULL;
+
+		drm_gpusvm_for_each_range(base, notifier, 0, LONG_MAX)
+			drm_gpusvm_unmap_pages(svm, &to_range(base)->pages,
+					       range_npages(to_range(base)),
+					       &ctx);
+	}
+	mutex_unlock(&vfile->lock);
+}
+
+static void remove_unmapped_ranges(struct vsvm_file *vfile)
+{
+	struct drm_gpusvm_ctx ctx = {};
+	struct vsvm_range *range;
+
+	for (;;) {
+		spin_lock(&vfile->unmapped_lock);
+		range = list_first_entry_or_null(&vfile->unmapped,
+						 struct vsvm_range, unmapped);
+		if (range)
+			list_del_init(&range->unmapped);
+		spin_unlock(&vfile->unmapped_lock);
+
+		if (!range)
+			return;
+
+		drm_gpusvm_unmap_pages(&vfile->svm, &range->pages,
+				       range_npages(range), &ctx);
+		drm_gpusvm_range_remove(&vfile->svm, &range->base);
+	}
+}
+
+/* Best effort: what cannot migrate is used where it is. */
+static void migrate_to_vram(struct vsvm_file *vfile, struct vsvm_range *range)
+{
+	struct vsvm_device *vdev = vfile->vdev;
+	int tries = 2, err;
+
+	if (drm_gpusvm_scan_mm(&range->base, vdev->pgmap.owner,
+			       &vdev->pgmap) == DRM_GPUSVM_SCAN_EQUAL)
+		return;
+
+	do {
+		err = drm_pagemap_populate_mm(&vdev->dpagemap,
+					      drm_gpusvm_range_start(&range->base),
+					      drm_gpusvm_range_end(&range->base),
+					      vfile->svm.mm, 0);
+		/* Pages in swap, on another GPU, or of several allocations. */
+		if (err == -EBUSY)
+			drm_gpusvm_range_evict(&vfile->svm, &range->base);
+	} while (err == -EBUSY && --tries);
+}
+
+/*
+ * Find the range at @addr, and map it. Whether it is mapped for writing is the
+ * memory's property, not the operation's: a mapping serves all that follow.
+ */
+static struct vsvm_range *fault_range(struct vsvm_file *vfile,
+				      unsigned long addr, bool write)
+{
+	struct vsvm_device *vdev = vfile->vdev;
+	struct drm_gpusvm_ctx ctx = {
+		.device_private_page_owner = vdev->pgmap.owner,
+		.devmem_possible = true,
+		.allow_mixed = true,
+	};
+	struct drm_gpusvm *svm = &vfile->svm;
+	struct drm_gpusvm_range *base;
+	struct vsvm_range *range;
+	bool valid;
+	int err;
+
+	lockdep_assert_held(&vfile->lock);
+
+	remove_unmapped_ranges(vfile);
+
+	base = drm_gpusvm_range_find_or_insert(svm, addr, 0, TASK_SIZE, &ctx);
+	if (base == ERR_PTR(-EPERM) && !write) {
+		ctx.read_only = true;
+		base = drm_gpusvm_range_find_or_insert(svm, addr, 0, TASK_SIZE,
+						       &ctx);
+	}
+	if (IS_ERR(base))
+		return ERR_CAST(base);
+
+	range = to_range(base);
+	drm_gpusvm_notifier_lock(svm);
+	valid = drm_gpusvm_pages_valid(svm, &range->pages);
+	drm_gpusvm_notifier_unlock(svm);
+	if (valid)
+		return range;
+
+	if (base->flags.migrate_devmem)
+		migrate_to_vram(vfile, range);
+
+	err = drm_gpusvm_get_pages(svm, &range->pages, svm->mm,
+				   &base->notifier->notifier,
+				   drm_gpusvm_range_start(base),
+				   drm_gpusvm_range_end(base), &ctx);
+	if (err == -EOPNOTSUPP) {
+		drm_gpusvm_range_evict(svm, base);
+		err = -EAGAIN;
+	}
+
+	return err ? ERR_PTR(err) : range;
+}
+
+typedef void (*vsvm_engine_t)(u64 *words, size_t n, void *arg);
+
+static void run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
+		       unsigned long addr, unsigned long end,
+		       vsvm_engine_t engine, void *arg)
+{
+	unsigned long pos = drm_gpusvm_range_start(&range->base);
+	struct drm_pagemap_addr *map = range->pages.dma_addr;
+
+	for (; pos < end; pos += PAGE_SIZE << map->order, map++) {
+		unsigned long map_end = min(pos + (PAGE_SIZE << map->order), end);
+
+		while (addr < map_end) {
+			unsigned long in_page = offset_in_page(addr);
+			size_t len = min(PAGE_SIZE - in_page, map_end - addr);
+			void *page = vsvm_map_page(vfile->vdev, map,
+						   addr - in_page - pos);
+
+			engine(page + in_page, len / sizeof(u64), arg);
+			vsvm_unmap_page(map, page);
+			addr += len;
+		}
+	}
+}
+
+/* Run an engine over a part of [addr, end), and return how far it got. */
+static long run_piece(struct vsvm_file *vfile, unsigned long addr,
+		      unsigned long end, bool write, vsvm_engine_t engine,
+		      void *arg)
+{
+	struct drm_gpusvm *svm = &vfile->svm;
+	struct vsvm_range *range;
+	long ret = -EAGAIN;
+	int idx;
+
+	if (!drm_dev_enter(&vfile->vdev->drm, &idx))
+		return -ENODEV;
+
+	mutex_lock(&vfile->lock);
+	range = fault_range(vfile, addr, write);
+	if (IS_ERR(range)) {
+		ret = PTR_ERR(range);
+		goto out;
+	}
+
+	drm_gpusvm_notifier_lock(svm);
+	if (drm_gpusvm_pages_valid(svm, &range->pages)) {
+		end = min(end, drm_gpusvm_range_end(&range->base));
+		run_engine(vfile, range, addr, end, engine, arg);
+		ret = end - addr;
+	}
+	drm_gpusvm_notifier_unlock(svm);
+out:
+	mutex_unlock(&vfile->lock);
+	drm_dev_exit(idx);
+	return ret;
+}
+
+static int run(struct vsvm_file *vfile, unsigned long addr, unsigned long size,
+	       bool write, vsvm_engine_t engine, void *arg)
+{
+	unsigned long end = addr + size;
+	int tries = VSVM_FAULT_TRIES;
+
+	while (addr < end) {
+		long ret = -EINTR;
+
+		if (!fatal_signal_pending(current))
+			ret = run_piece(vfile, addr, end, write, engine, arg);
+
+		if (ret > 0) {
+			addr += ret;
+			tries = VSVM_FAULT_TRIES;
+			cond_resched();
+			continue;
+		}
+
+		switch (ret) {
+		case -ENOENT:	/* no mapping */
+		case -EIO:	/* of a device */
+			return -EFAULT;
+		case -EPERM:
+			return -EACCES;
+		case -EAGAIN:	/* invalidated once more */
+		case -EBUSY:
+		case -EFAULT:	/* perhaps the mapping has changed */
+			if (tries--)
+				continue;
+			return ret == -EFAULT ? -EFAULT : -EBUSY;
+		default:
+			return ret;
+		}
+	}
+
+	return 0;
+}
+
+static void engine_fill(u64 *words, size_t n, void *arg)
+{
+	memset64(words, *(u64 *)arg, n);
+}
+
+static void engine_xor(u64 *words, size_t n, void *arg)
+{
+	while (n--)
+		*words++ ^= *(u64 *)arg;
+}
+
+static void engine_sum(u64 *words, size_t n, void *arg)
+{
+	while (n--)
+		*(u64 *)arg += *words++;
+}
+
+static void engine_touch(u64 *words, size_t n, void *arg)
+{
+}
+
+struct copy {
+	void *buf;
+	size_t pos;
+};
+
+static void engine_load(u64 *words, size_t n, void *arg)
+{
+	struct copy *copy = arg;
+
+	memcpy(copy->buf + copy->pos, words, n * sizeof(u64));
+	copy->pos += n * sizeof(u64);
+}
+
+static void engine_store(u64 *words, size_t n, void *arg)
+{
+	struct copy *copy = arg;
+
+	memcpy(words, copy->buf + copy->pos, n * sizeof(u64));
+	copy->pos += n * sizeof(u64);
+}
+
+/* The engine has a buffer of its own, so that it faults on one side at a time. */
+static int run_copy(struct vsvm_file *vfile, unsigned long dst,
+		    unsigned long src, unsigned long size)
+{
+	struct copy copy;
+	int err = 0;
+
+	copy.buf = kvmalloc(SZ_64K, GFP_KERNEL);
+	if (!copy.buf)
+		return -ENOMEM;
+
+	while (size && !err) {
+		unsigned long len = min(size, SZ_64K);
+
+		copy.pos = 0;
+		err = run(vfile, src, len, false, engine_load, &copy);
+		copy.pos = 0;
+		if (!err)
+			err = run(vfile, dst, len, true, engine_store, &copy);
+		src += len;
+		dst += len;
+		size -= len;
+	}
+
+	kvfree(copy.buf);
+	return err;
+}
+
+static int check_range(struct vsvm_file *vfile, u64 addr, u64 size, u64 align)
+{
+	u64 end;
+
+	if (!size || !IS_ALIGNED(addr | size, align) ||
+	    check_add_overflow(addr, size, &end))
+		return -EINVAL;
+
+	if (end > TASK_SIZE)
+		return -EFAULT;
+
+	return current->mm == vfile->svm.mm ? 0 : -EPERM;
+}
+
+int vsvm_op_ioctl(struct drm_device *drm, void *data, struct drm_file *file)
+{
+	struct vsvm_file *vfile = file->driver_priv;
+	struct drm_vsvm_op *args = data;
+	u64 operand = args->operand, sum = 0;
+	int err;
+
+	if (args->pad)
+		return -EINVAL;
+
+	err = check_range(vfile, args->addr, args->size, sizeof(u64));
+	if (err)
+		return err;
+
+	switch (args->op) {
+	case DRM_VSVM_OP_FILL:
+		err = run(vfile, args->addr, args->size, true, engine_fill,
+			  &operand);
+		break;
+	case DRM_VSVM_OP_XOR:
+		err = run(vfile, args->addr, args->size, true, engine_xor,
+			  &operand);
+		break;
+	case DRM_VSVM_OP_SUM:
+		err = run(vfile, args->addr, args->size, false, engine_sum,
+			  &sum);
+		break;
+	case DRM_VSVM_OP_COPY:
+		err = check_range(vfile, operand, args->size, sizeof(u64));
+		if (err)
+			return err;
+		if (operand < args->addr + args->size &&
+		    args->addr < operand + args->size)
+			return -EINVAL;
+		err = run_copy(vfile, args->addr, operand, args->size);
+		break;
+	default:
+		return -EINVAL;
+	}
+	wmb(); /* VRAM is mapped write-combined */
+
+	args->result = sum;
+	return err;
+}
+
+/*
+ * A look at the pages of a process, 2 MiB at a time: where are they, with
+ * @flags of zero, or all in system memory, with HMM_PFN_REQ_FAULT.
+ */
+struct pages_walk {
+	struct mmu_interval_notifier notifier;
+	struct mutex lock; /* makes @pfns valid, see mmu_interval_read_retry() */
+	unsigned long pfns[SZ_2M / PAGE_SIZE];
+};
+
+static bool pages_walk_invalidate(struct mmu_interval_notifier *notifier,
+				  const struct mmu_notifier_range *range,
+				  unsigned long seq)
+{
+	struct pages_walk *walk =
+		container_of(notifier, struct pages_walk, notifier);
+
+	if (!mmu_notifier_range_blockable(range))
+		return false;
+
+	mutex_lock(&walk->lock);
+	mmu_interval_set_seq(notifier, seq);
+	mutex_unlock(&walk->lock);
+	return true;
+}
+
+static const struct mmu_interval_notifier_ops pages_walk_ops = {
+	.invalidate = pages_walk_invalidate,
+};
+
+static void count_pages(struct drm_vsvm_residency *where,
+			const unsigned long *pfns, unsigned long npages)
+{
+	unsigned long i;
+
+	for (i = 0; i < npages; i++) {
+		if (!(pfns[i] & HMM_PFN_VALID)) {
+			where->none++;
+		} else if (hmm_pfn_is_alias(pfns[i])) {
+			where->peer++;
+		} else if (is_device_private_page(hmm_pfn_to_page(pfns[i]))) {
+			where->vram++;
+			where->huge += hmm_pfn_to_map_order(pfns[i]) != 0;
+		} else {
+			where->ram++;
+		}
+	}
+}
+
+static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
+		      unsigned long size, unsigned long flags,
+		      struct drm_vsvm_residency *where)
+{
+	struct hmm_client client = { .dma_dev = vfile->vdev->drm.dev };
+	unsigned long end = addr + size;
+	struct pages_walk *walk;
+	struct hmm_range range = { .default_flags = flags };
+	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
+	int err;
+
+	walk = kvzalloc_obj(*walk);
+	if (!walk)
+		return -ENOMEM;
+
+	if (!flags) {
+		range.dev_private_owner = vfile->vdev->pgmap.owner;
+		range.client = &client;
+	}
+
+	mutex_init(&walk->lock);
+	err = mmu_interval_notifier_insert(&walk->notifier, current->mm, addr,
+					   size, &pages_walk_ops);
+	if (err)
+		goto out_free;
+
+	range.notifier = &walk->notifier;
+	range.hmm_pfns = walk->pfns;
+
+	for (; addr < end && !err; addr = range.end) {
+		bool done = false;
+		int idx;
+
+		range.start = addr;
+		range.end = min(ALIGN(addr + 1, SZ_2M), end);
+
+		while (!done && !err) {
+			if (fatal_signal_pending(current)) {
+				err = -EINTR;
+				break;
+			}
+			if (!drm_dev_enter(&vfile->vdev->drm, &idx)) {
+				err = -ENODEV;
+				break;
+			}
+			err = hmm_range_fault_unlocked_timeout(&range, timeout);
+			mutex_lock(&walk->lock);
+			if (!err && !mmu_interval_read_retry(&walk->notifier,
+							     range.notifier_seq)) {
+				done = true;
+				count_pages(where, walk->pfns,
+					    (range.end - addr) >> PAGE_SHIFT);
+			}
+			mutex_unlock(&walk->lock);
+			drm_dev_exit(idx);
+			cond_resched();
+		}
+	}
+
+	mmu_interval_notifier_remove(&walk->notifier);
+out_free:
+	mutex_destroy(&walk->lock);
+	kvfree(walk);
+	return err;
+}
+
+int vsvm_residency_ioctl(struct drm_device *drm, void *data,
+			 struct drm_file *file)
+{
+	struct vsvm_file *vfile = file->driver_priv;
+	struct drm_vsvm_residency *args = data, where = {};
+	int err;
+
+	err = check_range(vfile, args->addr, args->size, PAGE_SIZE);
+	if (err)
+		return err;
+
+	err = walk_pages(vfile, args->addr, args->size, 0, &where);
+	if (err)
+		return err;
+
+	where.addr = args->addr;
+	where.size = args->size;
+	*args = where;
+	return 0;
+}
+
+/* Is [addr, end) mapped, all of it, by memory that can go to a device? */
+static int check_migratable(unsigned long addr, unsigned long end)
+{
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	int err = 0;
+
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+
+	while (addr < end && !err) {
+		vma = vma_lookup(mm, addr);
+		if (!vma)
+			err = -EFAULT;
+		else if (!vma_is_anonymous(vma))
+			err = -EOPNOTSUPP;
+		else
+			addr = vma->vm_end;
+	}
+	mmap_read_unlock(mm);
+
+	return err;
+}
+
+int vsvm_prefetch_ioctl(struct drm_device *drm, void *data,
+			struct drm_file *file)
+{
+	struct vsvm_file *vfile = file->driver_priv;
+	struct drm_vsvm_prefetch *args = data;
+	struct drm_vsvm_residency where = {};
+	int err;
+
+	if (args->pad || args->where > DRM_VSVM_TO_VRAM)
+		return -EINVAL;
+
+	err = check_range(vfile, args->addr, args->size, PAGE_SIZE);
+	if (err)
+		return err;
+
+	if (args->where == DRM_VSVM_TO_RAM) {
+		err = walk_pages(vfile, args->addr, args->size,
+				 HMM_PFN_REQ_FAULT, &where);
+	} else {
+		err = check_migratable(args->addr, args->addr + args->size);
+		if (!err)
+			err = run(vfile, args->addr, args->size, false,
+				  engine_touch, NULL);
+		if (!err)
+			err = walk_pages(vfile, args->addr, args->size, 0,
+					 &where);
+	}
+
+	args->pages = where.vram;
+	return err;
+}

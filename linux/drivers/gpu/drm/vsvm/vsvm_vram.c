@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * VRAM: its allocator, its device-private pages, the window through which peers
+ * reach it, and the copy engine that migrates pages.
+ */
+#include <linux/dma-direct.h>
+#include <linux/highmem.h>
+#include <linux/iommu.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/sizes.h>
+
+#include <drm/drm_drv.h>
+#include <drm/drm_managed.h>
+#include <drm/drm_print.h>
+
+#include "vsvm.h"
+
+/*
+ * What follows makes the exporter a lesser one, for tests of importers and of
+ * the core: drivers of real devices have no such knobs.
+ */
+static uint window_mb = UINT_MAX;
+module_param(window_mb, uint, 0444);
+MODULE_PARM_DESC(window_mb, "size in MiB of the window in which peers see VRAM; 0: no window (default: all of VRAM)");
+
+static bool cpu_map = true;
+module_param(cpu_map, bool, 0444);
+MODULE_PARM_DESC(cpu_map, "declare the kernel mapping of the window (default: yes)");
+
+static bool use_callback;
+module_param(use_callback, bool, 0444);
+MODULE_PARM_DESC(use_callback, "find aliases by callback, not linearly (default: no)");
+
+static int callback_fault;
+module_param(callback_fault, int, 0644);
+MODULE_PARM_DESC(callback_fault, "what the callback does wrong: 0: nothing; an errno: fail with it; -1: answer outside of the window; -2: answer misaligned");
+
+/* An allocation of VRAM: one contiguous block. */
+struct vsvm_bo {
+	struct drm_pagemap_devmem devmem;
+	struct vsvm_device *vdev;
+	struct kref ref;
+	struct list_head blocks;
+	struct list_head link;
+	struct llist_node free;
+};
+
+static struct vsvm_bo *to_bo(struct drm_pagemap_devmem *devmem)
+{
+	return container_of(devmem, struct vsvm_bo, devmem);
+}
+
+static u64 bo_offset(struct vsvm_bo *bo)
+{
+	return gpu_buddy_block_offset(list_first_entry(&bo->blocks,
+						       struct gpu_buddy_block,
+						       link));
+}
+
+static void bo_free_work(struct work_struct *work)
+{
+	struct vsvm_device *vdev =
+		container_of(work, struct vsvm_device, bo_free_work);
+	struct vsvm_bo *bo, *next;
+
+	mutex_lock(&vdev->lock);
+	llist_for_each_entry_safe(bo, next, llist_del_all(&vdev->bo_free), free) {
+		gpu_buddy_free_list(&vdev->buddy, &bo->blocks, 0);
+		kfree(bo);
+	}
+	mutex_unlock(&vdev->lock);
+}
+
+static void bo_release(struct kref *ref)
+{
+	struct vsvm_bo *bo = container_of(ref, struct vsvm_bo, ref);
+	struct vsvm_device *vdev = bo->vdev;
+	unsigned long flags;
+
+	spin_lock_irqsave(&vdev->bo_lock, flags);
+	list_del(&bo->link);
+	spin_unlock_irqrestore(&vdev->bo_lock, flags);
+
+	llist_add(&bo->free, &vdev->bo_free);
+	schedule_work(&vdev->bo_free_work);
+}
+
+static void bo_put(struct vsvm_bo *bo)
+{
+	kref_put(&bo->ref, bo_release);
+}
+
+static int bo_alloc_blocks(struct vsvm_bo *bo, u64 size)
+{
+	struct vsvm_device *vdev = bo->vdev;
+	int err;
+
+	mutex_lock(&vdev->lock);
+	err = gpu_buddy_alloc_blocks(&vdev->buddy, 0, vdev->vram_size, size,
+				     size, &bo->blocks, 0);
+	mutex_unlock(&vdev->lock);
+
+	return err;
+}
+
+static struct vsvm_bo *bo_create(struct vsvm_device *vdev, u64 size)
+{
+	struct vsvm_bo *bo;
+	int err;
+
+	bo = kzalloc_obj(*bo);
+	if (!bo)
+		return ERR_PTR(-ENOMEM);
+
+	bo->vdev = vdev;
+	kref_init(&bo->ref);
+	INIT_LIST_HEAD(&bo->blocks);
+
+	err = bo_alloc_blocks(bo, size);
+	if (err) {
+		/* What was freed just now may not have come back yet. */
+		flush_work(&vdev->bo_free_work);
+		err = bo_alloc_blocks(bo, size);
+	}
+	if (err) {
+		kfree(bo);
+		return ERR_PTR(-ENOSPC);
+	}
+
+	spin_lock_irq(&vdev->bo_lock);
+	list_add(&bo->link, &vdev->bos);
+	spin_unlock_irq(&vdev->bo_lock);
+
+	return bo;
+}
+
+static unsigned long vram_to_pfn(struct vsvm_device *vdev, u64 offset)
+{
+	return PHYS_PFN(vdev->pgmap.range.start + offset);
+}
+
+static u64 page_to_vram(struct vsvm_device *vdev, struct page *page)
+{
+	return PFN_PHYS(page_to_pfn(page)) - vdev->pgmap.range.start;
+}
+
+/**
+ * vsvm_map_page() - let an engine access a page
+ * @vdev: the GPU
+ * @addr: device address, of VRAM or of system memory that is mapped for DMA
+ * @offset: offset into it, of a page
+ *
+ * Like a bus master, the engines have nothing but the DMA address to go by, and
+ * the IOMMU, if there is one, has a say in what it means.
+ *
+ * Context: Any. The mapping is local to the thread, and mappings nest.
+ */
+void *vsvm_map_page(struct vsvm_device *vdev,
+		    const struct drm_pagemap_addr *addr, unsigned long offset)
+{
+	struct device *dev = vdev->drm.dev;
+	struct iommu_domain *domain;
+	phys_addr_t phys;
+
+	if (addr->proto == VSVM_PROTO_VRAM)
+		return vdev->vram + addr->addr + offset;
+
+	domain = iommu_get_domain_for_dev(dev);
+	phys = domain ? iommu_iova_to_phys(domain, addr->addr + offset) :
+			dma_to_phys(dev, addr->addr + offset);
+
+	return kmap_local_page(phys_to_page(phys));
+}
+
+/**
+ * vsvm_unmap_page() - undo vsvm_map_page()
+ * @addr: as before
+ * @vaddr: what vsvm_map_page() returned
+ */
+void vsvm_unmap_page(const struct drm_pagemap_addr *addr, void *vaddr)
+{
+	if (addr->proto != VSVM_PROTO_VRAM)
+		kunmap_local(vaddr);
+}
+
+static void copy_folio(struct vsvm_device *vdev, struct page *page,
+		       const struct drm_pagemap_addr *addr, bool to_vram)
+{
+	void *vram = vdev->vram + page_to_vram(vdev, page);
+	unsigned long offset, size = PAGE_SIZE << addr->order;
+
+	for (offset = 0; offset < size; offset += PAGE_SIZE) {
+		void *ram = vsvm_map_page(vdev, addr, offset);
+
+		if (to_vram)
+			memcpy(vram + offset, ram, PAGE_SIZE);
+		else
+			memcpy(ram, vram + offset, PAGE_SIZE);
+		vsvm_unmap_page(addr, ram);
+	}
+}
+
+static struct vsvm_device *page_to_vsvm(struct page *page)
+{
+	return container_of(page_pgmap(page), struct vsvm_device, pgmap);
+}
+
+/* Entries without a source were not populated: the process sees zeroes there. */
+static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
+			  unsigned long npages,
+			  struct dma_fence *pre_migrate_fence)
+{
+	struct vsvm_device *vdev;
+	unsigned long i, nr;
+
+	for (i = 0; i < npages; i += nr) {
+		nr = 1;
+		if (!pages[i])
+			continue;
+
+		vdev = page_to_vsvm(pages[i]);
+		nr = folio_nr_pages(page_folio(pages[i]));
+		if (addr[i].addr)
+			copy_folio(vdev, pages[i], &addr[i], true);
+		else
+			memset(vdev->vram + page_to_vram(vdev, pages[i]), 0,
+			       nr << PAGE_SHIFT);
+		atomic64_add(nr, &vdev->pages_to_vram);
+	}
+	wmb(); /* VRAM is mapped write-combined */
+
+	return 0;
+}
+
+static int copy_to_ram(struct page **pages, struct drm_pagemap_addr *addr,
+		       unsigned long npages,
+		       struct dma_fence *pre_migrate_fence)
+{
+	struct vsvm_device *vdev;
+	unsigned long i, nr;
+
+	for (i = 0; i < npages; i += nr) {
+		nr = 1;
+		if (!pages[i] || !addr[i].addr)
+			continue;
+
+		vdev = page_to_vsvm(pages[i]);
+		nr = NR_PAGES(addr[i].order);
+		copy_folio(vdev, pages[i], &addr[i], false);
+		atomic64_add(nr, &vdev->pages_to_ram);
+	}
+
+	return 0;
+}
+
+static int populate_devmem_pfn(struct drm_pagemap_devmem *devmem,
+			       unsigned long npages, unsigned long *pfn)
+{
+	struct vsvm_bo *bo = to_bo(devmem);
+	unsigned long i, first = vram_to_pfn(bo->vdev, bo_offset(bo));
+
+	for (i = 0; i < npages; i++)
+		pfn[i] = first + i;
+
+	return 0;
+}
+
+static void devmem_release(struct drm_pagemap_devmem *devmem)
+{
+	bo_put(to_bo(devmem));
+}
+
+static const struct drm_pagemap_devmem_ops vsvm_devmem_ops = {
+	.devmem_release		= devmem_release,
+	.populate_devmem_pfn	= populate_devmem_pfn,
+	.copy_to_devmem		= copy_to_devmem,
+	.copy_to_ram		= copy_to_ram,
+};
+
+static struct vsvm_device *dpagemap_to_vsvm(struct drm_pagemap *dpagemap)
+{
+	return container_of(dpagemap, struct vsvm_device, dpagemap);
+}
+
+static int vsvm_populate_mm(struct drm_pagemap *dpagemap, unsigned long start,
+			    unsigned long end, struct mm_struct *mm,
+			    unsigned long timeslice_ms)
+{
+	struct vsvm_device *vdev = dpagemap_to_vsvm(dpagemap);
+	struct drm_pagemap_migrate_details details = {
+		.timeslice_ms = timeslice_ms,
+	};
+	struct vsvm_bo *bo;
+	int err, idx;
+
+	if (!drm_dev_enter(&vdev->drm, &idx))
+		return -ENODEV;
+
+	bo = bo_create(vdev, end - start);
+	if (IS_ERR(bo)) {
+		err = PTR_ERR(bo);
+		goto out;
+	}
+
+	drm_pagemap_devmem_init(&bo->devmem, vdev->drm.dev, mm,
+				&vsvm_devmem_ops, dpagemap, end - start, NULL);
+	err = drm_pagemap_migrate_to_devmem(&bo->devmem, mm, start, end,
+					    &details);
+out:
+	drm_dev_exit(idx);
+	return err;
+}
+
+/* Only the GPU itself reaches its pages by way of drm_pagemap. */
+static struct drm_pagemap_addr
+vsvm_device_map(struct drm_pagemap *dpagemap, struct device *dev,
+		struct page *page, unsigned int order,
+		enum dma_data_direction dir)
+{
+	struct vsvm_device *vdev = dpagemap_to_vsvm(dpagemap);
+	dma_addr_t addr = DMA_MAPPING_ERROR;
+
+	if (dev == vdev->drm.dev)
+		addr = page_to_vram(vdev, page);
+
+	return drm_pagemap_addr_encode(addr, VSVM_PROTO_VRAM, order, dir);
+}
+
+static int vsvm_get_alias(struct drm_pagemap *dpagemap, struct page *page,
+			  unsigned long nr_pages, phys_addr_t *phys)
+{
+	struct vsvm_device *vdev = dpagemap_to_vsvm(dpagemap);
+	struct hmm_window *window = &dpagemap->window;
+
+	switch (READ_ONCE(callback_fault)) {
+	case 0:
+		*phys = window->phys + page_to_vram(vdev, page);
+		return 0;
+	case -1:
+		*phys = window->phys + PFN_PHYS(window->nr_pages);
+		return 0;
+	case -2:
+		*phys = window->phys + 1;
+		return 0;
+	default:
+		return -abs(callback_fault);
+	}
+}
+
+/* The memory of the drm_pagemap is the device's. */
+static void vsvm_pagemap_destroy(struct drm_pagemap *dpagemap,
+				 bool is_atomic_or_reclaim)
+{
+	complete(&dpagemap_to_vsvm(dpagemap)->dpagemap_idle);
+}
+
+static const struct drm_pagemap_ops vsvm_pagemap_ops = {
+	.device_map	= vsvm_device_map,
+	.populate_mm	= vsvm_populate_mm,
+	.destroy	= vsvm_pagemap_destroy,
+};
+
+static const struct drm_pagemap_ops vsvm_pagemap_callback_ops = {
+	.device_map	= vsvm_device_map,
+	.populate_mm	= vsvm_populate_mm,
+	.get_alias	= vsvm_get_alias,
+	.destroy	= vsvm_pagemap_destroy,
+};
+
+/**
+ * vsvm_pagemap_get() - take a reference on the drm_pagemap
+ * @vdev: the GPU
+ *
+ * Return: 0, and the caller is going to call drm_pagemap_put(); or -ENOMEM.
+ */
+int vsvm_pagemap_get(struct vsvm_device *vdev)
+{
+	int err = 0;
+
+	mutex_lock(&vdev->lock);
+	if (!drm_pagemap_get_unless_zero(&vdev->dpagemap)) {
+		wait_for_completion(&vdev->dpagemap_idle);
+		err = drm_pagemap_reinit(&vdev->dpagemap);
+		if (err)
+			complete(&vdev->dpagemap_idle);
+	}
+	mutex_unlock(&vdev->lock);
+
+	return err;
+}
+
+u64 vsvm_vram_free(struct vsvm_device *vdev)
+{
+	u64 avail;
+
+	flush_work(&vdev->bo_free_work);
+	mutex_lock(&vdev->lock);
+	avail = vdev->buddy.avail;
+	mutex_unlock(&vdev->lock);
+
+	return avail;
+}
+
+/**
+ * vsvm_vram_evict() - migrate all of VRAM to system memory
+ * @vdev: the GPU; nothing can migrate to it any more
+ *
+ * There is no way to give up, short of losing the data.
+ */
+void vsvm_vram_evict(struct vsvm_device *vdev)
+{
+	for (;;) {
+		struct vsvm_bo *bo, *found = NULL;
+
+		spin_lock_irq(&vdev->bo_lock);
+		list_for_each_entry(bo, &vdev->bos, link) {
+			if (kref_get_unless_zero(&bo->ref)) {
+				found = bo;
+				list_move_tail(&bo->link, &vdev->bos);
+				break;
+			}
+		}
+		spin_unlock_irq(&vdev->bo_lock);
+
+		if (!found)
+			break;
+
+		/* Where it fails, somebody else is at work on these pages. */
+		if (drm_pagemap_evict_to_ram(&found->devmem))
+			wait_for_completion_timeout(&found->devmem.detached,
+						    msecs_to_jiffies(20));
+		bo_put(found);
+	}
+
+	flush_work(&vdev->bo_free_work);
+}
+
+static void vsvm_vram_fini(struct drm_device *drm, void *data)
+{
+	struct vsvm_device *vdev = to_vsvm(drm);
+
+	gpu_buddy_fini(&vdev->buddy);
+	mutex_destroy(&vdev->lock);
+}
+
+static void vsvm_add_window(struct vsvm_device *vdev)
+{
+	u64 size = min(vdev->vram_size, mul_u32_u32(window_mb, SZ_1M));
+	struct iosys_map map = IOSYS_MAP_INIT_VADDR(vdev->vram);
+	int err;
+
+	if (!size)
+		return;
+
+	err = drm_pagemap_window_add(&vdev->dpagemap, vdev->pdev, 2, 0, size,
+				     cpu_map ? &map : NULL);
+	if (err)
+		drm_info(&vdev->drm, "no peer-to-peer access to VRAM (%pe)\n",
+			 ERR_PTR(err));
+	else
+		vdev->window_size = size;
+}
+
+/**
+ * vsvm_vram_init() - set up VRAM
+ * @vdev: the GPU, with BAR 2 mapped
+ *
+ * Everything is undone with the device, but for the window, which
+ * drm_pagemap_window_remove() takes away after vsvm_vram_evict().
+ */
+int vsvm_vram_init(struct vsvm_device *vdev)
+{
+	struct device *dev = vdev->drm.dev;
+	struct dev_pagemap *pgmap = &vdev->pgmap;
+	struct resource *res;
+	void *addr;
+	int err;
+
+	mutex_init(&vdev->lock);
+	INIT_LIST_HEAD(&vdev->files);
+	spin_lock_init(&vdev->bo_lock);
+	INIT_LIST_HEAD(&vdev->bos);
+	init_llist_head(&vdev->bo_free);
+	INIT_WORK(&vdev->bo_free_work, bo_free_work);
+	init_completion(&vdev->dpagemap_idle);
+
+	err = gpu_buddy_init(&vdev->buddy, vdev->vram_size, PAGE_SIZE);
+	if (err)
+		return err;
+
+	err = drmm_add_action_or_reset(&vdev->drm, vsvm_vram_fini, NULL);
+	if (err)
+		return err;
+
+	res = devm_request_free_mem_region(dev, &iomem_resource,
+					   vdev->vram_size);
+	if (IS_ERR(res))
+		return PTR_ERR(res);
+
+	pgmap->type = MEMORY_DEVICE_PRIVATE;
+	pgmap->range.start = res->start;
+	pgmap->range.end = res->end;
+	pgmap->nr_range = 1;
+	pgmap->owner = vdev;
+	pgmap->ops = drm_pagemap_pagemap_ops_get();
+	addr = devm_memremap_pages(dev, pgmap);
+	if (IS_ERR(addr))
+		return PTR_ERR(addr);
+
+	err = drm_pagemap_init(&vdev->dpagemap, pgmap, &vdev->drm,
+			       use_callback ? &vsvm_pagemap_callback_ops :
+					      &vsvm_pagemap_ops);
+	if (err)
+		return err;
+
+	vsvm_add_window(vdev);
+	drm_pagemap_put(&vdev->dpagemap);
+	return 0;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the page table walk of mm/hmm.c asks of mm/hmm_p2pdma.c. */
+#ifndef MM_HMM_P2PDMA_H
+#define MM_HMM_P2PDMA_H
+
+#include <linux/hmm.h>
+#include <linux/jump_label.h>
+
+struct hmm_window;
+
+/* How a client reaches a window. Trace events print the names. */
+enum hmm_route {
+	HMM_ROUTE_NONE,
+	HMM_ROUTE_CPU,
+	HMM_ROUTE_BUS,
+	HMM_ROUTE_HOST_BRIDGE,
+	HMM_NR_ROUTES,
+};
+
+/* Why a device-private page was migrated although the caller has a client. */
+enum hmm_fallback {
+	HMM_FALLBACK_NO_WINDOW,
+	HMM_FALLBACK_OUTSIDE_WINDOW,
+	HMM_FALLBACK_CALLBACK,
+	HMM_FALLBACK_UNREACHABLE,
+	HMM_FALLBACK_READONLY,
+	HMM_NR_FALLBACKS,
+};
+
+/* The last window that a walk has seen, and how the client reaches it. */
+struct hmm_alias_cache {
+	struct hmm_window *window;
+	enum hmm_route route;
+};
+
+#ifdef CONFIG_HMM_P2PDMA
+DECLARE_STATIC_KEY_TRUE(hmm_p2pdma_key);
+
+static inline bool hmm_wants_alias(const struct hmm_range *range)
+{
+	return static_branch_likely(&hmm_p2pdma_key) && range->client;
+}
+
+bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
+		   unsigned long addr, struct page *page,
+		   unsigned long nr_pages, bool fault, unsigned long *pfn);
+void hmm_alias_fallback(unsigned long addr, unsigned long nr_pages,
+			enum hmm_fallback reason);
+#else
+static inline bool hmm_wants_alias(const struct hmm_range *range)
+{
+	return false;
+}
+
+static inline bool hmm_alias_pfn(const struct hmm_range *range,
+				 struct hmm_alias_cache *cache,
+				 unsigned long addr, struct page *page,
+				 unsigned long nr_pages, bool fault,
+				 unsigned long *pfn)
+{
+	return false;
+}
+
+static inline void hmm_alias_fallback(unsigned long addr,
+				      unsigned long nr_pages,
+				      enum hmm_fallback reason)
+{
+}
+#endif
+
+#endif /* MM_HMM_P2PDMA_H */
