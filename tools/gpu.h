@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* A vsvm GPU, thinly over its ioctls. Functions return 0 or a negative errno. */
+#ifndef GPU_H
+#define GPU_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <drm/vsvm_drm.h>
+
+/* Open GPU @index; they count in PCI order. Returns a file descriptor. */
+int gpu_open(unsigned int index);
+
+/* The PCI address of an open GPU, such as 0000:03:00.0. */
+int gpu_pci_address(int gpu, char *buf, size_t size);
+
+int gpu_info(int gpu, struct drm_vsvm_info *info);
+int gpu_counters(int gpu, struct drm_vsvm_counters *counters);
+int gpu_residency(int gpu, const void *addr, size_t size,
+		  struct drm_vsvm_residency *where);
+
+/* @pages may be NULL: how many are in VRAM afterwards. */
+int gpu_to_vram(int gpu, void *addr, size_t size, uint64_t *pages);
+int gpu_to_ram(int gpu, void *addr, size_t size);
+
+int gpu_fill(int gpu, void *addr, size_t size, uint64_t value);
+int gpu_xor(int gpu, void *addr, size_t size, uint64_t value);
+int gpu_sum(int gpu, const void *addr, size_t size, uint64_t *sum);
+int gpu_copy(int gpu, void *dst, const void *src, size_t size);
+
+#endif
