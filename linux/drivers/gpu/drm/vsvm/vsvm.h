@@ -31,10 +31,11 @@ struct pci_dev;
  * @dpagemap: the same for drm_pagemap. It pins the module, so that a reference
  *	is held only while files are open or pages are in use
  * @dpagemap_idle: done when @dpagemap has no reference
- * @lock: protects @buddy, @files, and the first reference of @dpagemap. Taken
- *	before &vsvm_file.lock
- * @buddy: allocator of VRAM
+ * @files_lock: protects @files. Taken before &vsvm_file.lock
  * @files: open files
+ * @lock: protects @buddy, and the first reference of @dpagemap. Taken after
+ *	&vsvm_file.lock and the mmap lock
+ * @buddy: allocator of VRAM
  * @bo_lock: protects @bos. Taken in any context
  * @bos: allocations in use
  * @bo_free: allocations that are no longer in use
@@ -54,9 +55,11 @@ struct vsvm_device {
 	struct drm_pagemap dpagemap;
 	struct completion dpagemap_idle;
 
+	struct mutex files_lock; /* see above */
+	struct list_head files;
+
 	struct mutex lock; /* see above */
 	struct gpu_buddy buddy;
-	struct list_head files;
 
 	spinlock_t bo_lock; /* see above */
 	struct list_head bos;

@@ -20,6 +20,7 @@
 #include <drm/drm_drv.h>
 #include <drm/drm_file.h>
 #include <drm/drm_ioctl.h>
+#include <drm/drm_managed.h>
 #include <uapi/drm/vsvm_drm.h>
 
 #include "vsvm.h"
@@ -80,9 +81,9 @@ static int vsvm_open(struct drm_device *drm, struct drm_file *file)
 	if (err)
 		goto err_put;
 
-	mutex_lock(&vdev->lock);
+	mutex_lock(&vdev->files_lock);
 	list_add(&vfile->link, &vdev->files);
-	mutex_unlock(&vdev->lock);
+	mutex_unlock(&vdev->files_lock);
 
 	file->driver_priv = vfile;
 	return 0;
@@ -100,9 +101,9 @@ static void vsvm_postclose(struct drm_device *drm, struct drm_file *file)
 	struct vsvm_device *vdev = to_vsvm(drm);
 	struct vsvm_file *vfile = file->driver_priv;
 
-	mutex_lock(&vdev->lock);
+	mutex_lock(&vdev->files_lock);
 	list_del(&vfile->link);
-	mutex_unlock(&vdev->lock);
+	mutex_unlock(&vdev->files_lock);
 
 	vsvm_svm_fini(vfile);
 	drm_pagemap_put(&vdev->dpagemap);
@@ -150,6 +151,11 @@ static int vsvm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (IS_ERR(vdev))
 		return PTR_ERR(vdev);
 
+	err = drmm_mutex_init(&vdev->drm, &vdev->files_lock);
+	if (err)
+		return err;
+
+	INIT_LIST_HEAD(&vdev->files);
 	vdev->pdev = pdev;
 	vdev->vram_size = pci_resource_len(pdev, VSVM_BAR);
 	pci_set_drvdata(pdev, vdev);
@@ -196,10 +202,10 @@ static void vsvm_remove(struct pci_dev *pdev)
 
 	drm_dev_unplug(&vdev->drm);
 
-	mutex_lock(&vdev->lock);
+	mutex_lock(&vdev->files_lock);
 	list_for_each_entry(vfile, &vdev->files, link)
 		vsvm_svm_revoke(vfile);
-	mutex_unlock(&vdev->lock);
+	mutex_unlock(&vdev->files_lock);
 
 	vsvm_vram_evict(vdev);
 	drm_pagemap_window_remove(&vdev->dpagemap);

@@ -101,6 +101,8 @@ static const struct drm_gpusvm_ops vsvm_svm_ops = {
 /**
  * vsvm_svm_init() - let the GPU see the current process
  * @vfile: the file
+ *
+ * Return: 0, or a negative errno.
  */
 int vsvm_svm_init(struct vsvm_file *vfile)
 {

@@ -155,6 +155,7 @@ static u64 page_to_vram(struct vsvm_device *vdev, struct page *page)
  * the IOMMU, if there is one, has a say in what it means.
  *
  * Context: Any. The mapping is local to the thread, and mappings nest.
+ * Return: the kernel's address of the page.
  */
 void *vsvm_map_page(struct vsvm_device *vdev,
 		    const struct drm_pagemap_addr *addr, unsigned long offset)
@@ -438,10 +439,7 @@ void vsvm_vram_evict(struct vsvm_device *vdev)
 
 static void vsvm_vram_fini(struct drm_device *drm, void *data)
 {
-	struct vsvm_device *vdev = to_vsvm(drm);
-
-	gpu_buddy_fini(&vdev->buddy);
-	mutex_destroy(&vdev->lock);
+	gpu_buddy_fini(&to_vsvm(drm)->buddy);
 }
 
 static void vsvm_add_window(struct vsvm_device *vdev)
@@ -468,6 +466,8 @@ static void vsvm_add_window(struct vsvm_device *vdev)
  *
  * Everything is undone with the device, but for the window, which
  * drm_pagemap_window_remove() takes away after vsvm_vram_evict().
+ *
+ * Return: 0, or a negative errno.
  */
 int vsvm_vram_init(struct vsvm_device *vdev)
 {
@@ -477,13 +477,15 @@ int vsvm_vram_init(struct vsvm_device *vdev)
 	void *addr;
 	int err;
 
-	mutex_init(&vdev->lock);
-	INIT_LIST_HEAD(&vdev->files);
 	spin_lock_init(&vdev->bo_lock);
 	INIT_LIST_HEAD(&vdev->bos);
 	init_llist_head(&vdev->bo_free);
 	INIT_WORK(&vdev->bo_free_work, bo_free_work);
 	init_completion(&vdev->dpagemap_idle);
+
+	err = drmm_mutex_init(&vdev->drm, &vdev->lock);
+	if (err)
+		return err;
 
 	err = gpu_buddy_init(&vdev->buddy, vdev->vram_size, PAGE_SIZE);
 	if (err)
