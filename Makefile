@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0
+# Everything goes to build/, but for what apt fetched and ccache keeps.
+# The work is done by the scripts in lab/; they can be run by hand as well.
+
+# What is between the quotes of CMD='...' is the shell's, dollars and all
+override CMD := $(value CMD)
+export CMD
+
+help: ## Show this
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^## /  /p' Makefile
+
+## 
+## KERNEL_SRC=/path   a kernel tree of your own; it is only read
+## UNPATCHED=1        the kernel without our series
+## VRAM=256 MEM=3G    MiB of each GPU; the machine's memory
+## TOPOLOGY=switch    where the devices sit
+## SIZE=              MiB that the demo moves
+## FORCE=1            drop edits made in build/linux
+## V=1                name each file that is built
+
+# Each of these steps returns at once when it has nothing to do
+source:
+	@lab/deps
+	@lab/fetch
+	@lab/graft
+
+ready: source
+	@lab/build
+	@lab/programs
+
+demo: ready ## Build all, boot, and show a NIC reading a GPU's memory
+	@lab/run lab/demo
+
+test: ready ## Build all, boot, and run the tests
+	@lab/test
+
+shell: ready ## Boot to a shell; CMD='...' runs that and exits
+	@if [ -n "$$CMD" ]; then lab/run "$$CMD"; else lab/run; fi
+
+series: source ## Make the patch series for the list in build/series
+	@lab/series
+
+clean: ## Remove build/
+	rm -rf build
+
+.PHONY: help source ready demo test shell series clean
