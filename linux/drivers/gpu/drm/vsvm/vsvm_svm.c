@@ -212,8 +212,8 @@ static struct vsvm_range *fault_range(struct vsvm_file *vfile,
 	struct drm_gpusvm *svm = &vfile->svm;
 	struct drm_gpusvm_range *base;
 	struct vsvm_range *range;
-	bool valid;
-	int err;
+	bool may_migrate, in_vram, valid;
+	int tries, err;
 
 	lockdep_assert_held(&vfile->lock);
 
@@ -229,25 +229,38 @@ static struct vsvm_range *fault_range(struct vsvm_file *vfile,
 		return ERR_CAST(base);
 
 	range = to_range(base);
-	drm_gpusvm_notifier_lock(svm);
-	valid = drm_gpusvm_pages_valid(svm, &range->pages);
-	drm_gpusvm_notifier_unlock(svm);
-	if (valid)
-		return range;
+	may_migrate = base->flags.migrate_devmem;
 
-	if (base->flags.migrate_devmem)
-		migrate_to_vram(vfile, range);
+	/*
+	 * Pages that are mapped read-only, as after fork(), stay so in VRAM,
+	 * and come back when they are mapped for writing, which makes them
+	 * writable. The second time they stay there.
+	 */
+	for (tries = 0; ; tries++) {
+		drm_gpusvm_notifier_lock(svm);
+		valid = drm_gpusvm_pages_valid(svm, &range->pages);
+		in_vram = range->pages.flags.has_devmem_pages;
+		drm_gpusvm_notifier_unlock(svm);
 
-	err = drm_gpusvm_get_pages(svm, &range->pages, svm->mm,
-				   &base->notifier->notifier,
-				   drm_gpusvm_range_start(base),
-				   drm_gpusvm_range_end(base), &ctx);
-	if (err == -EOPNOTSUPP) {
-		drm_gpusvm_range_evict(svm, base);
-		err = -EAGAIN;
+		if (valid && (in_vram || !may_migrate || tries == 2))
+			return range;
+		if (tries == 2)
+			return ERR_PTR(-EAGAIN);
+
+		if (may_migrate && !in_vram)
+			migrate_to_vram(vfile, range);
+
+		err = drm_gpusvm_get_pages(svm, &range->pages, svm->mm,
+					   &base->notifier->notifier,
+					   drm_gpusvm_range_start(base),
+					   drm_gpusvm_range_end(base), &ctx);
+		if (err == -EOPNOTSUPP) {
+			drm_gpusvm_range_evict(svm, base);
+			err = -EAGAIN;
+		}
+		if (err)
+			return ERR_PTR(err);
 	}
-
-	return err ? ERR_PTR(err) : range;
 }
 
 typedef void (*vsvm_engine_t)(u64 *words, size_t n, void *arg);
