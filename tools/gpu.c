@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "gpu.h"
+
+#define DRIVER	"/sys/bus/pci/drivers/vsvm"
+
+static int is_pci_address(const struct dirent *entry)
+{
+	return !!strchr(entry->d_name, ':');
+}
+
+static int is_render_node(const struct dirent *entry)
+{
+	return !strncmp(entry->d_name, "renderD", strlen("renderD"));
+}
+
+/* The name of the entry at @index of those that match, in alphabetical order. */
+static int find_entry(const char *dir, int (*match)(const struct dirent *),
+		      unsigned int index, char *name, size_t size)
+{
+	struct dirent **list;
+	int i, n, err = -ENODEV;
+
+	n = scandir(dir, &list, match, alphasort);
+	if (n < 0)
+		return -ENODEV;
+
+	for (i = 0; i < n; i++) {
+		if ((unsigned int)i == index) {
+			snprintf(name, size, "%s", list[i]->d_name);
+			err = 0;
+		}
+		free(list[i]);
+	}
+	free(list);
+	return err;
+}
+
+int gpu_open(unsigned int index)
+{
+	char pci[NAME_MAX + 1], node[NAME_MAX + 1], path[PATH_MAX];
+	int fd, err;
+
+	err = find_entry(DRIVER, is_pci_address, index, pci, sizeof(pci));
+	if (err)
+		return err;
+
+	snprintf(path, sizeof(path), DRIVER "/%s/drm", pci);
+	err = find_entry(path, is_render_node, 0, node, sizeof(node));
+	if (err)
+		return err;
+
+	snprintf(path, sizeof(path), "/dev/dri/%s", node);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int gpu_pci_address(int gpu, char *buf, size_t size)
+{
+	char link[64], path[PATH_MAX];
+	struct stat st;
+
+	if (fstat(gpu, &st))
+		return -errno;
+
+	snprintf(link, sizeof(link), "/sys/dev/char/%u:%u/device",
+		 major(st.st_rdev), minor(st.st_rdev));
+	if (!realpath(link, path))
+		return -ENODEV;
+
+	snprintf(buf, size, "%s", strrchr(path, '/') + 1);
+	return 0;
+}
+
+static int gpu_ioctl(int gpu, unsigned long request, void *arg)
+{
+	return ioctl(gpu, request, arg) ? -errno : 0;
+}
+
+int gpu_info(int gpu, struct drm_vsvm_info *info)
+{
+	return gpu_ioctl(gpu, DRM_IOCTL_VSVM_INFO, info);
+}
+
+int gpu_counters(int gpu, struct drm_vsvm_counters *counters)
+{
+	return gpu_ioctl(gpu, DRM_IOCTL_VSVM_COUNTERS, counters);
+}
+
+int gpu_residency(int gpu, const void *addr, size_t size,
+		  struct drm_vsvm_residency *where)
+{
+	memset(where, 0, sizeof(*where));
+	where->addr = (uintptr_t)addr;
+	where->size = size;
+	return gpu_ioctl(gpu, DRM_IOCTL_VSVM_RESIDENCY, where);
+}
+
+static int prefetch(int gpu, void *addr, size_t size, uint32_t where,
+		    uint64_t *pages)
+{
+	struct drm_vsvm_prefetch args = {
+		.addr = (uintptr_t)addr,
+		.size = size,
+		.where = where,
+	};
+	int err;
+
+	err = gpu_ioctl(gpu, DRM_IOCTL_VSVM_PREFETCH, &args);
+	if (!err && pages)
+		*pages = args.pages;
+	return err;
+}
+
+int gpu_to_vram(int gpu, void *addr, size_t size, uint64_t *pages)
+{
+	return prefetch(gpu, addr, size, DRM_VSVM_TO_VRAM, pages);
+}
+
+int gpu_to_ram(int gpu, void *addr, size_t size)
+{
+	return prefetch(gpu, addr, size, DRM_VSVM_TO_RAM, NULL);
+}
+
+static int run_op(int gpu, const void *addr, size_t size, uint32_t op,
+		  uint64_t operand, uint64_t *result)
+{
+	struct drm_vsvm_op args = {
+		.addr = (uintptr_t)addr,
+		.size = size,
+		.op = op,
+		.operand = operand,
+	};
+	int err;
+
+	err = gpu_ioctl(gpu, DRM_IOCTL_VSVM_OP, &args);
+	if (!err && result)
+		*result = args.result;
+	return err;
+}
+
+int gpu_fill(int gpu, void *addr, size_t size, uint64_t value)
+{
+	return run_op(gpu, addr, size, DRM_VSVM_OP_FILL, value, NULL);
+}
+
+int gpu_xor(int gpu, void *addr, size_t size, uint64_t value)
+{
+	return run_op(gpu, addr, size, DRM_VSVM_OP_XOR, value, NULL);
+}
+
+int gpu_sum(int gpu, const void *addr, size_t size, uint64_t *sum)
+{
+	return run_op(gpu, addr, size, DRM_VSVM_OP_SUM, 0, sum);
+}
+
+int gpu_copy(int gpu, void *dst, const void *src, size_t size)
+{
+	return run_op(gpu, dst, size, DRM_VSVM_OP_COPY, (uintptr_t)src, NULL);
+}
