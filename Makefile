@@ -22,6 +22,7 @@ help: ## Show this
 # Each of these steps returns at once when it has nothing to do
 source:
 	@lab/deps
+	@lab/qemu
 	@lab/fetch
 	@lab/graft
 
