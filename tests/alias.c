@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The contract of hmm_range_fault(): who gets private pages, who gets aliases,
+ * and who gets a migration; what is counted; and that to ask changes nothing.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+#include "test_hmm_uapi.h"
+
+#define SIZE	MIB(4)
+#define PAGES	(SIZE / PAGE)
+
+#define TRACE	"/sys/kernel/tracing/"
+
+/* All counters, in one sum for those that tests tell apart. */
+struct stats {
+	uint64_t cpu;
+	uint64_t pci;
+	uint64_t fallback;
+};
+
+static struct stats stats_read(void)
+{
+	return (struct stats) {
+		.cpu = stat_read("alias_cpu"),
+		.pci = stat_read("alias_bus") + stat_read("alias_host_bridge"),
+		.fallback = stat_read("fallback_no_window") +
+			    stat_read("fallback_outside_window") +
+			    stat_read("fallback_callback") +
+			    stat_read("fallback_unreachable") +
+			    stat_read("fallback_readonly"),
+	};
+}
+
+FIXTURE(alias) {
+	struct bench bench;
+	int other;
+	struct drm_vsvm_residency where;
+	uint64_t evicted;
+	uint64_t other_free;
+	struct stats stats;
+};
+
+FIXTURE_VARIANT(alias) {
+	int advice;
+};
+
+FIXTURE_VARIANT_ADD(alias, pages) {
+	.advice = MADV_NOHUGEPAGE,
+};
+
+FIXTURE_VARIANT_ADD(alias, huge) {
+	.advice = MADV_HUGEPAGE,
+};
+
+FIXTURE_SETUP(alias)
+{
+	struct bench *bench = &self->bench;
+
+	self->other = gpu_open(1);
+	ASSERT_LE(0, self->other);
+	self->other_free = vram_free(self->other);
+	ASSERT_EQ(0, bench_init_in_vram(bench, SIZE, variant->advice));
+	self->evicted = pages_evicted(bench->gpu);
+	self->stats = stats_read();
+}
+
+FIXTURE_TEARDOWN(alias)
+{
+	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(0, vram_leaked(self->other, self->other_free));
+	close(self->other);
+}
+
+#define EXPECT_STATS(_cpu, _pci, _fallback) do {			\
+	struct stats now = stats_read();				\
+									\
+	EXPECT_EQ(self->stats.cpu + (_cpu), now.cpu);			\
+	EXPECT_EQ(self->stats.pci + (_pci), now.pci);			\
+	EXPECT_EQ(self->stats.fallback + (_fallback), now.fallback);	\
+} while (0)
+
+/* A GPU has the means to ask for aliases of its own memory, but owns it. */
+TEST_F(alias, of_own_memory_is_not_wanted)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, gpu_residency(bench->gpu, bench->buf.mem, SIZE,
+				   &self->where));
+	EXPECT_EQ(PAGES, self->where.vram);
+	EXPECT_EQ(variant->advice == MADV_HUGEPAGE ? PAGES : 0,
+		  self->where.huge);
+	EXPECT_EQ(0, self->where.peer);
+	EXPECT_STATS(0, 0, 0);
+}
+
+TEST_F(alias, of_another_gpus_memory_is_its_place_on_the_bus)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, gpu_residency(self->other, bench->buf.mem, SIZE,
+				   &self->where));
+	EXPECT_EQ(PAGES, self->where.peer);
+	EXPECT_EQ(0, self->where.vram + self->where.ram + self->where.none);
+	EXPECT_STATS(0, PAGES, 0);
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+}
+
+TEST_F(alias, is_not_given_out_while_switched_off)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, aliases_enable(false));
+	EXPECT_EQ(0, gpu_residency(self->other, bench->buf.mem, SIZE,
+				   &self->where));
+	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(0, aliases_enable(true));
+
+	EXPECT_EQ(PAGES, self->where.none);
+	EXPECT_STATS(0, 0, 0);
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+}
+
+TEST_F(alias, switch_takes_two_words)
+{
+	static const char path[] = "/sys/kernel/mm/hmm_p2pdma/enabled";
+
+	EXPECT_EQ(-EINVAL, file_write(path, "maybe"));
+	EXPECT_EQ(-EINVAL, file_write(path, "alwaysnever"));
+	EXPECT_EQ(-EINVAL, file_write(path, "0"));
+	EXPECT_EQ(0, file_write(path, "never\n"));
+	EXPECT_EQ(0, file_write(path, "always\n"));
+	EXPECT_EQ(-1, bench_differs(&self->bench));
+	EXPECT_EQ(self->evicted, pages_evicted(self->bench.gpu));
+}
+
+TEST_F(alias, of_each_page_is_counted_once)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, bench_register(bench));
+	EXPECT_STATS(PAGES, 0, 0);
+
+	/* The MR has them now. */
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, 1, SIZE - 1));
+	EXPECT_STATS(PAGES, 0, 0);
+}
+
+TEST_F(alias, of_a_huge_page_is_found_in_one_step)
+{
+	struct bench *bench = &self->bench;
+	unsigned long nr_pages, events = 0, pages = 0;
+	char line[512], *field;
+	FILE *trace;
+
+	ASSERT_EQ(0, file_write(TRACE "trace", ""));
+	ASSERT_EQ(0, file_write(TRACE "events/hmm/hmm_alias/enable", "1"));
+	EXPECT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
+				   SIZE, 1));
+	EXPECT_EQ(0, file_write(TRACE "events/hmm/hmm_alias/enable", "0"));
+
+	trace = fopen(TRACE "trace", "r");
+	ASSERT_NE(NULL, trace);
+	while (fgets(line, sizeof(line), trace)) {
+		field = strstr(line, "nr_pages=");
+		if (!field || sscanf(field, "nr_pages=%lu", &nr_pages) != 1)
+			continue;
+		events++;
+		pages += nr_pages;
+	}
+	fclose(trace);
+
+	EXPECT_EQ(PAGES, pages);
+	EXPECT_EQ(variant->advice == MADV_HUGEPAGE ? SIZE / HUGE_PAGE : PAGES,
+		  events);
+	file_write(TRACE "trace", "");
+}
+
+/* To ask changes nothing */
+
+TEST_F(alias, residency_populates_nothing)
+{
+	struct buffer hole;
+	size_t pos;
+
+	ASSERT_EQ(0, buffer_map(&hole, SIZE, variant->advice));
+	ASSERT_EQ(0, gpu_residency(self->bench.gpu, hole.mem, SIZE,
+				   &self->where));
+	EXPECT_EQ(PAGES, self->where.none);
+	for (pos = 0; pos < SIZE; pos += PAGE) {
+		EXPECT_FALSE(page_is_present(hole.mem + pos));
+		EXPECT_FALSE(page_is_elsewhere(hole.mem + pos));
+	}
+	buffer_unmap(&hole);
+}
+
+TEST_F(alias, registration_populates_nothing)
+{
+	struct buffer hole;
+	struct ibv_mr *mr;
+	size_t pos;
+
+	ASSERT_EQ(0, buffer_map(&hole, SIZE, variant->advice));
+	mr = rdma_reg_odp(&self->bench.link.far, hole.mem, SIZE);
+	ASSERT_NE(NULL, mr);
+	for (pos = 0; pos < SIZE; pos += PAGE) {
+		EXPECT_FALSE(page_is_present(hole.mem + pos));
+		EXPECT_FALSE(page_is_elsewhere(hole.mem + pos));
+	}
+	ibv_dereg_mr(mr);
+	buffer_unmap(&hole);
+}
+
+TEST_F(alias, registration_leaves_swapped_out_memory_there)
+{
+	struct bench *bench = &self->bench;
+	size_t pos;
+
+	ASSERT_EQ(0, gpu_to_ram(bench->gpu, bench->buf.mem, SIZE));
+	ASSERT_EQ(0, madvise(bench->buf.mem, SIZE, MADV_PAGEOUT));
+	for (pos = 0; pos < SIZE; pos += PAGE)
+		ASSERT_FALSE(page_is_present(bench->buf.mem + pos));
+	ASSERT_EQ(0, bench_register(bench));
+	for (pos = 0; pos < SIZE; pos += PAGE)
+		EXPECT_FALSE(page_is_present(bench->buf.mem + pos));
+}
+
+/* Callers that do not ask for aliases get what they always got */
+
+TEST_F(alias, is_not_for_a_gpu_that_takes_the_memory_over)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, self->other, 0, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, self->other));
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
+	EXPECT_STATS(0, 0, 0);
+
+	/* The importer has noticed. */
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(PAGES, pages_in_vram(self->other, bench->buf.mem, SIZE));
+}
+
+TEST_F(alias, is_not_for_a_caller_without_a_client)
+{
+	struct bench *bench = &self->bench;
+	struct hmm_dmirror_cmd cmd = {
+		.addr = (uintptr_t)bench->buf.mem,
+		.ptr = (uintptr_t)bench->ram.mem,
+		.npages = PAGES,
+	};
+	int fd = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		SKIP(return, "no test_hmm module");
+
+	ASSERT_EQ(0, ioctl(fd, HMM_DMIRROR_READ, &cmd));
+	EXPECT_EQ(PAGES, cmd.cpages);
+	EXPECT_EQ(-1, differs(bench->ram.mem, bench->buf.shadow, SIZE));
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
+	EXPECT_STATS(0, 0, 0);
+	close(fd);
+}
+
+/* It is not on demand: it takes the pages for as long as it lives. */
+TEST_F(alias, is_not_for_an_mr_that_pins)
+{
+	struct bench *bench = &self->bench;
+	uint64_t pages;
+	struct ibv_mr *mr;
+
+	mr = ibv_reg_mr(bench->link.far.pd, bench->buf.mem, SIZE,
+			IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+	ASSERT_NE(NULL, mr);
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
+	EXPECT_STATS(0, 0, 0);
+
+	/* The GPU has to do with it where it is. */
+	ASSERT_EQ(0, gpu_to_vram(bench->gpu, bench->buf.mem, SIZE, &pages));
+	EXPECT_EQ(0, pages);
+	ASSERT_EQ(0, buffer_xor(&bench->buf, bench->gpu, 8, SIZE - 8));
+	ASSERT_EQ(0, rdma_write(&bench->link.near, bench->ram.mem + 1,
+				bench->ram_mr->lkey,
+				(uintptr_t)bench->buf.mem + 1, mr->rkey,
+				HUGE_PAGE));
+	memcpy(bench->buf.shadow + 1, bench->ram.shadow + 1, HUGE_PAGE);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	ibv_dereg_mr(mr);
+
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+/* Two GPUs */
+
+TEST_F(alias, mr_over_memory_of_two_gpus)
+{
+	struct bench *bench = &self->bench;
+	uint64_t other_evicted;
+
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, self->other, HUGE_PAGE,
+				    HUGE_PAGE));
+	EXPECT_EQ(self->evicted + PAGES / 2, pages_evicted(bench->gpu));
+	other_evicted = pages_evicted(self->other);
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, PAGE + 1, SIZE - 2 * PAGE));
+	EXPECT_EQ(-1, bench_differs(bench));
+
+	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
+				   SIZE, 1));
+	ASSERT_EQ(0, bench_write_new(bench, HUGE_PAGE - 3, 7));
+	EXPECT_EQ(-1, bench_differs(bench));
+
+	EXPECT_EQ(PAGES / 2, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(PAGES / 2, pages_in_vram(self->other, bench->buf.mem, SIZE));
+	EXPECT_EQ(self->evicted + PAGES / 2, pages_evicted(bench->gpu));
+	EXPECT_EQ(other_evicted, pages_evicted(self->other));
+}
+
+TEST_F(alias, transfer_from_gpu_to_gpu)
+{
+	struct bench *bench = &self->bench;
+	uint64_t other_evicted;
+
+	ASSERT_EQ(0, buffer_to_vram(&bench->ram, self->other, 0, SIZE));
+	other_evicted = pages_evicted(self->other);
+
+	ASSERT_EQ(0, bench_write(bench, PAGE - 1, HUGE_PAGE));
+	memcpy(bench->buf.shadow + PAGE - 1, bench->ram.shadow + PAGE - 1,
+	       HUGE_PAGE);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	ASSERT_EQ(0, bench_read(bench, HUGE_PAGE, HUGE_PAGE));
+	memcpy(bench->ram.shadow + HUGE_PAGE, bench->buf.shadow + HUGE_PAGE,
+	       HUGE_PAGE);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->ram, self->other));
+
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(other_evicted, pages_evicted(self->other));
+	EXPECT_EQ(-1, buffer_differs(&bench->ram));
+}
+
+TEST_F(alias, gpu_copies_from_the_memory_of_another)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, buffer_to_vram(&bench->ram, self->other, 0, SIZE));
+	ASSERT_EQ(0, gpu_copy(bench->gpu, bench->buf.mem + 8,
+			      bench->ram.mem + PAGE - 8, HUGE_PAGE));
+	memcpy(bench->buf.shadow + 8, bench->ram.shadow + PAGE - 8, HUGE_PAGE);
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+static int move_to_one_or_the_other(struct worker *worker)
+{
+	int gpu = worker->rounds % 2 ? worker->bench->gpu : worker->gpu;
+
+	return gpu_to_vram(gpu, worker->bench->buf.mem, SIZE, NULL);
+}
+
+TEST_F(alias, follows_memory_from_gpu_to_gpu)
+{
+	struct bench *bench = &self->bench;
+	struct worker worker = { .bench = bench, .gpu = self->other };
+	int i, err = 0;
+
+	ASSERT_EQ(0, worker_start(&worker, move_to_one_or_the_other));
+	for (i = 0; (i < 200 || worker.rounds < 4) && !err && !worker.err; i++)
+		err = bench_add(bench, (i % 5 * 97 * PAGE + 16) % SIZE, i + 1);
+	EXPECT_EQ(0, worker_stop(&worker));
+	EXPECT_EQ(0, err);
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,564 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common.h"
+
+#define STATS	"/sys/kernel/mm/hmm_p2pdma/"
+
+/* Odd, with bits everywhere: no two words are alike, and no byte is constant. */
+#define MIX	0x9e3779b97f4a7c15ULL
+
+static uint64_t new_seed(void)
+{
+	static uint64_t calls;
+
+	return (++calls << 40) ^ ((uint64_t)getpid() << 24);
+}
+
+int buffer_map(struct buffer *buf, size_t size, int advice)
+{
+	size_t room = size + HUGE_PAGE, head;
+	uint8_t *mem;
+
+	mem = mmap(NULL, room, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED)
+		return -errno;
+
+	head = -(uintptr_t)mem % HUGE_PAGE;
+	if (head)
+		munmap(mem, head);
+	munmap(mem + head + size, room - head - size);
+
+	buf->mem = mem + head;
+	buf->size = size;
+	buf->shadow = calloc(1, size);
+	if (!buf->shadow || madvise(buf->mem, size, advice)) {
+		buffer_unmap(buf);
+		return -ENOMEM;
+	}
+
+	return 0;
+}
+
+void buffer_unmap(struct buffer *buf)
+{
+	if (buf->mem)
+		munmap(buf->mem, buf->size);
+	free(buf->shadow);
+	memset(buf, 0, sizeof(*buf));
+}
+
+void buffer_write(struct buffer *buf, size_t offset, size_t size)
+{
+	uint64_t seed = new_seed(), word;
+	size_t pos, len;
+
+	for (pos = 0; pos < size; pos += len) {
+		len = size - pos < sizeof(word) ? size - pos : sizeof(word);
+		word = (seed + offset + pos) * MIX;
+		memcpy(buf->shadow + offset + pos, &word, len);
+	}
+	memcpy(buf->mem + offset, buf->shadow + offset, size);
+}
+
+int buffer_xor(struct buffer *buf, int gpu, size_t offset, size_t size)
+{
+	uint64_t *words = (uint64_t *)(buf->shadow + offset);
+	uint64_t key = (new_seed() + 1) * MIX;
+	size_t i;
+	int err;
+
+	err = gpu_xor(gpu, buf->mem + offset, size, key);
+	if (err)
+		return err;
+
+	for (i = 0; i < size / sizeof(*words); i++)
+		words[i] ^= key;
+	return 0;
+}
+
+int buffer_to_vram(struct buffer *buf, int gpu, size_t offset, size_t size)
+{
+	int tries = 20, err;
+	uint64_t pages;
+
+	/* A page on its way to swap, say, cannot migrate just now. */
+	do {
+		err = gpu_to_vram(gpu, buf->mem + offset, size, &pages);
+		if (err)
+			return err;
+		if (pages == size / PAGE)
+			return buffer_xor(buf, gpu, offset, size);
+		usleep(20000);
+	} while (--tries);
+
+	return -ENOSPC;
+}
+
+ssize_t differs(const void *a, const void *b, size_t size)
+{
+	const uint8_t *p = a, *q = b;
+	size_t i;
+
+	if (!memcmp(a, b, size))
+		return -1;
+
+	for (i = 0; p[i] == q[i]; i++)
+		if (i == size - 1)
+			return size;	/* it changed while we looked */
+	return i;
+}
+
+ssize_t buffer_differs(const struct buffer *buf)
+{
+	return differs(buf->mem, buf->shadow, buf->size);
+}
+
+ssize_t buffer_differs_on_gpu(const struct buffer *buf, int gpu)
+{
+	size_t pos, i;
+
+	for (pos = 0; pos < buf->size; pos += PAGE) {
+		const uint64_t *words = (uint64_t *)(buf->shadow + pos);
+		uint64_t sum, want = 0;
+
+		for (i = 0; i < PAGE / sizeof(*words); i++)
+			want += words[i];
+		if (gpu_sum(gpu, buf->mem + pos, PAGE, &sum) || sum != want)
+			return pos;
+	}
+
+	return -1;
+}
+
+uint64_t pages_in_vram(int gpu, const void *addr, size_t size)
+{
+	struct drm_vsvm_residency where;
+
+	return gpu_residency(gpu, addr, size, &where) ? ~0ULL : where.vram;
+}
+
+uint64_t huge_pages_in_vram(int gpu, const void *addr, size_t size)
+{
+	struct drm_vsvm_residency where;
+
+	return gpu_residency(gpu, addr, size, &where) ? ~0ULL : where.huge;
+}
+
+uint64_t pages_evicted(int gpu)
+{
+	struct drm_vsvm_counters counters;
+
+	return gpu_counters(gpu, &counters) ? ~0ULL : counters.pages_to_ram;
+}
+
+uint64_t vram_free(int gpu)
+{
+	struct drm_vsvm_counters counters;
+
+	return gpu_counters(gpu, &counters) ? ~0ULL : counters.vram_free;
+}
+
+uint64_t vram_leaked(int gpu, uint64_t expected)
+{
+	struct drm_vsvm_counters counters;
+	int tries = 100;
+
+	/* Address spaces go away some time after their last process. */
+	while (tries--) {
+		if (gpu_counters(gpu, &counters))
+			return ~0ULL;
+		if (counters.vram_free >= expected)
+			return 0;
+		usleep(50000);
+	}
+
+	return expected - counters.vram_free;
+}
+
+static uint64_t page_bits(const void *addr)
+{
+	off_t pos = (uintptr_t)addr / PAGE * sizeof(uint64_t);
+	uint64_t bits = 0;
+	int fd;
+
+	fd = open("/proc/self/pagemap", O_RDONLY);
+	if (fd < 0 || pread(fd, &bits, sizeof(bits), pos) != sizeof(bits))
+		abort();
+	close(fd);
+
+	return bits;
+}
+
+bool page_is_present(const void *addr)
+{
+	return page_bits(addr) >> 63;
+}
+
+bool page_is_elsewhere(const void *addr)
+{
+	return page_bits(addr) >> 62 & 1;
+}
+
+uint64_t stat_read(const char *name)
+{
+	unsigned long long value = ~0ULL;
+	char path[256];
+	FILE *file;
+
+	snprintf(path, sizeof(path), STATS "stats/%s", name);
+	file = fopen(path, "r");
+	if (!file)
+		return ~0ULL;
+	if (fscanf(file, "%llu", &value) != 1)
+		value = ~0ULL;
+	fclose(file);
+
+	return value;
+}
+
+int aliases_enable(bool enable)
+{
+	return file_write(STATS "enabled", enable ? "always" : "never");
+}
+
+int file_write(const char *path, const char *text)
+{
+	int fd, err = 0;
+
+	fd = open(path, O_WRONLY | O_TRUNC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		err = -errno;
+	close(fd);
+
+	return err;
+}
+
+static int link_connect(struct link *link)
+{
+	struct rdma_addr near, far;
+	int err;
+
+	rdma_address(&link->near, &near);
+	rdma_address(&link->far, &far);
+	err = rdma_connect(&link->near, &far);
+	return err ? err : rdma_connect(&link->far, &near);
+}
+
+int link_up(struct link *link)
+{
+	int err;
+
+	memset(link, 0, sizeof(*link));
+	err = rdma_open(&link->near);
+	if (!err)
+		err = rdma_open(&link->far);
+	if (!err)
+		err = link_connect(link);
+	if (err)
+		link_down(link);
+
+	return err;
+}
+
+void link_down(struct link *link)
+{
+	rdma_close(&link->far);
+	rdma_close(&link->near);
+}
+
+/* The library knows only the way from INIT up. */
+static int qp_restart(struct ibv_qp *qp)
+{
+	struct ibv_qp_attr attr = {
+		.qp_state = IBV_QPS_RESET,
+		.port_num = 1,
+		.qp_access_flags = IBV_ACCESS_LOCAL_WRITE |
+				   IBV_ACCESS_REMOTE_READ |
+				   IBV_ACCESS_REMOTE_WRITE |
+				   IBV_ACCESS_REMOTE_ATOMIC,
+	};
+	int err;
+
+	err = ibv_modify_qp(qp, &attr, IBV_QP_STATE);
+	if (err)
+		return -err;
+
+	attr.qp_state = IBV_QPS_INIT;
+	return -ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX |
+			      IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+}
+
+/* The completion that tells of an error may come before the QP's state changes. */
+static void qp_wait_for_error(struct ibv_qp *qp)
+{
+	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr attr;
+	int tries = 1000;
+
+	while (!ibv_query_qp(qp, &attr, IBV_QP_STATE, &init) &&
+	       attr.qp_state != IBV_QPS_ERR && tries--)
+		usleep(1000);
+}
+
+int link_revive(struct link *link)
+{
+	int err;
+
+	qp_wait_for_error(link->near.qp);
+	qp_wait_for_error(link->far.qp);
+	err = qp_restart(link->near.qp);
+	if (!err)
+		err = qp_restart(link->far.qp);
+	return err ? err : link_connect(link);
+}
+
+int bench_init(struct bench *bench, size_t size, int advice)
+{
+	int err;
+
+	memset(bench, 0, sizeof(*bench));
+
+	bench->gpu = gpu_open(0);
+	if (bench->gpu < 0)
+		return bench->gpu;
+	bench->vram_free = vram_free(bench->gpu);
+
+	err = link_up(&bench->link);
+	if (!err)
+		err = buffer_map(&bench->buf, size, advice);
+	if (!err)
+		err = buffer_map(&bench->ram, size, MADV_HUGEPAGE);
+	if (err)
+		goto err;
+
+	buffer_write(&bench->buf, 0, size);
+	buffer_write(&bench->ram, 0, size);
+
+	bench->ram_mr = rdma_reg_odp(&bench->link.near, bench->ram.mem, size);
+	if (bench->ram_mr)
+		return 0;
+	err = -errno;
+err:
+	bench_fini(bench);
+	return err;
+}
+
+int bench_init_in_vram(struct bench *bench, size_t size, int advice)
+{
+	uint64_t huge = advice == MADV_HUGEPAGE ? size / PAGE : 0;
+	int err;
+
+	err = bench_init(bench, size, advice);
+	if (err)
+		return err;
+
+	err = buffer_to_vram(&bench->buf, bench->gpu, 0, size);
+	if (!err && huge_pages_in_vram(bench->gpu, bench->buf.mem, size) != huge)
+		err = -EAGAIN;
+	if (!err)
+		err = bench_register(bench);
+	if (err)
+		bench_fini(bench);
+
+	return err;
+}
+
+uint64_t bench_fini(struct bench *bench)
+{
+	uint64_t leaked;
+
+	aliases_enable(true);
+	if (bench->mr)
+		ibv_dereg_mr(bench->mr);
+	if (bench->ram_mr)
+		ibv_dereg_mr(bench->ram_mr);
+	link_down(&bench->link);
+	buffer_unmap(&bench->buf);
+	buffer_unmap(&bench->ram);
+	leaked = vram_leaked(bench->gpu, bench->vram_free);
+	close(bench->gpu);
+	return leaked;
+}
+
+int bench_register(struct bench *bench)
+{
+	if (bench->mr && ibv_dereg_mr(bench->mr))
+		return -EBUSY;
+
+	bench->mr = rdma_reg_odp(&bench->link.far, bench->buf.mem,
+				 bench->buf.size);
+	return bench->mr ? 0 : -errno;
+}
+
+int bench_read(struct bench *bench, size_t offset, size_t size)
+{
+	return rdma_read(&bench->link.near, bench->ram.mem + offset,
+			 bench->ram_mr->lkey,
+			 (uintptr_t)bench->buf.mem + offset, bench->mr->rkey,
+			 size);
+}
+
+int bench_write(struct bench *bench, size_t offset, size_t size)
+{
+	return rdma_write(&bench->link.near, bench->ram.mem + offset,
+			  bench->ram_mr->lkey,
+			  (uintptr_t)bench->buf.mem + offset, bench->mr->rkey,
+			  size);
+}
+
+int bench_write_new(struct bench *bench, size_t offset, size_t size)
+{
+	int err;
+
+	buffer_write(&bench->ram, offset, size);
+	err = bench_write(bench, offset, size);
+	if (!err)
+		memcpy(bench->buf.shadow + offset, bench->ram.shadow + offset,
+		       size);
+	return err;
+}
+
+int bench_add(struct bench *bench, size_t offset, uint64_t add)
+{
+	uint64_t *word = (uint64_t *)(bench->buf.shadow + offset);
+	uint64_t *old = (uint64_t *)bench->ram.mem;
+	uint64_t was = *word;
+	int err;
+
+	err = rdma_fetch_add(&bench->link.near, old, bench->ram_mr->lkey,
+			     (uintptr_t)bench->buf.mem + offset,
+			     bench->mr->rkey, add);
+	if (err)
+		return err;
+
+	*word += add;
+	return *old == was ? 0 : -EILSEQ;
+}
+
+ssize_t bench_differs(struct bench *bench)
+{
+	size_t size = bench->buf.size;
+
+	/* Nothing that is there already must pass for what is to come. */
+	buffer_write(&bench->ram, 0, size);
+	if (bench_read(bench, 0, size))
+		return -2;
+
+	return differs(bench->ram.mem, bench->buf.shadow, size);
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *worker = arg;
+
+	while (!worker->stop && !worker->err) {
+		worker->err = worker->round(worker);
+		worker->rounds++;
+	}
+
+	return NULL;
+}
+
+int worker_start(struct worker *worker, int (*round)(struct worker *worker))
+{
+	worker->round = round;
+	return -pthread_create(&worker->thread, NULL, worker_main, worker);
+}
+
+int worker_stop(struct worker *worker)
+{
+	worker->stop = true;
+	pthread_join(worker->thread, NULL);
+	return worker->err;
+}
+
+int wait_until(const volatile int *var, int value)
+{
+	int tries = 2000;
+
+	while (*var != value && tries--)
+		usleep(10000);
+	return *var == value ? 0 : -ETIMEDOUT;
+}
+
+static void __attribute__((noreturn))
+child_main(int sock, int (*fn)(void *arg), void *arg)
+{
+	char told;
+	int ret;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (read(sock, &told, 1) == 1) {
+		ret = fn(arg);
+		if (write(sock, &ret, sizeof(ret)) == sizeof(ret))
+			ret = read(sock, &told, 1);
+	}
+	_exit(0);
+}
+
+int child_fork(struct child *child, int (*fn)(void *arg), void *arg)
+{
+	int sock[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
+		return -errno;
+
+	child->pid = fork();
+	if (child->pid < 0)
+		return -errno;
+	if (!child->pid) {
+		close(sock[0]);
+		child_main(sock[1], fn, arg);
+	}
+
+	close(sock[1]);
+	child->sock = sock[0];
+	return 0;
+}
+
+int child_start(struct child *child)
+{
+	return send(child->sock, "", 1, MSG_NOSIGNAL) == 1 ? 0 : -EPIPE;
+}
+
+int child_result(struct child *child)
+{
+	int ret;
+
+	if (recv(child->sock, &ret, sizeof(ret), MSG_WAITALL) != sizeof(ret))
+		return -EPIPE;
+	return ret;
+}
+
+int child_do(struct child *child)
+{
+	int err = child_start(child);
+
+	return err ? err : child_result(child);
+}
+
+int child_end(struct child *child)
+{
+	int status;
+
+	/* Other children may have inherited it. */
+	shutdown(child->sock, SHUT_RDWR);
+	close(child->sock);
+	if (waitpid(child->pid, &status, 0) != child->pid)
+		return -errno;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -EPIPE;
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the tests share. Memory under test is compared with a shadow of it that
+ * never leaves the heap, so that no check has to trust the thing it checks.
+ * Functions return 0 or a negative errno, unless they say otherwise.
+ */
+#ifndef COMMON_H
+#define COMMON_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "gpu.h"
+#include "rdma.h"
+
+#define KIB(n)		((size_t)(n) << 10)
+#define MIB(n)		((size_t)(n) << 20)
+#define PAGE		KIB(4)
+#define HUGE_PAGE	MIB(2)
+#define HUGE_PAGE_NR	(HUGE_PAGE / PAGE)
+
+#define ARRAY_LEN(a)	(sizeof(a) / sizeof((a)[0]))
+
+/* Anonymous memory, aligned to huge pages, and what should be in it. */
+struct buffer {
+	uint8_t *mem;
+	uint8_t *shadow;
+	size_t size;
+};
+
+/* @advice is MADV_HUGEPAGE or MADV_NOHUGEPAGE. Nothing is populated. */
+int buffer_map(struct buffer *buf, size_t size, int advice);
+void buffer_unmap(struct buffer *buf);
+
+/* Write words to memory and shadow, with the CPU; no two calls write the same. */
+void buffer_write(struct buffer *buf, size_t offset, size_t size);
+
+/*
+ * Move a part to VRAM, and let the GPU change each word there: after this, VRAM
+ * is the only memory that has ever held what the shadow holds. Fails with
+ * -ENOSPC if part of it stayed behind. Aligned to pages.
+ */
+int buffer_to_vram(struct buffer *buf, int gpu, size_t offset, size_t size);
+
+/* Let the GPU change each word, wherever the memory is; aligned to words. */
+int buffer_xor(struct buffer *buf, int gpu, size_t offset, size_t size);
+
+/* Where the first difference is; -1 if there is none. Both use the CPU. */
+ssize_t differs(const void *a, const void *b, size_t size);
+ssize_t buffer_differs(const struct buffer *buf);
+
+/* The same, but the GPU looks at each page, where it is; offset of a page. */
+ssize_t buffer_differs_on_gpu(const struct buffer *buf, int gpu);
+
+/* Pages, as residency has them; ~0 on errors. */
+uint64_t pages_in_vram(int gpu, const void *addr, size_t size);
+uint64_t huge_pages_in_vram(int gpu, const void *addr, size_t size);
+
+/* How many pages the GPU has moved to RAM since it was probed; ~0 on errors. */
+uint64_t pages_evicted(int gpu);
+
+/* In bytes; ~0 on errors. */
+uint64_t vram_free(int gpu);
+/* Wait for so much to be free, for some seconds. Returns what is missing. */
+uint64_t vram_leaked(int gpu, uint64_t expected);
+
+/* What /proc/self/pagemap knows of a page: in RAM, or in swap or a device. */
+bool page_is_present(const void *addr);
+bool page_is_elsewhere(const void *addr);
+
+/* A counter of /sys/kernel/mm/hmm_p2pdma/stats; ~0 on errors. */
+uint64_t stat_read(const char *name);
+int aliases_enable(bool enable);
+
+/* One write to a file of proc or sysfs. */
+int file_write(const char *path, const char *text);
+
+/* Two connected sides, of which @near makes the requests. */
+struct link {
+	struct rdma near;
+	struct rdma far;
+};
+
+int link_up(struct link *link);
+void link_down(struct link *link);
+/* After a request that failed. MRs stay. */
+int link_revive(struct link *link);
+
+/*
+ * What most tests need: memory of a process that can go to GPU 0, with an MR of
+ * the far side over it, and memory in RAM to transfer from and to, with an MR
+ * of the near side.
+ */
+struct bench {
+	int gpu;
+	uint64_t vram_free;
+	struct link link;
+	struct buffer buf;
+	struct buffer ram;
+	struct ibv_mr *mr;
+	struct ibv_mr *ram_mr;
+};
+
+int bench_init(struct bench *bench, size_t size, int advice);
+/* ... and all of it is in VRAM, by huge pages if so advised, and registered. */
+int bench_init_in_vram(struct bench *bench, size_t size, int advice);
+/* Returns how much VRAM is still in use that was free before. */
+uint64_t bench_fini(struct bench *bench);
+/* Register the memory only now, or once more. */
+int bench_register(struct bench *bench);
+
+/* Transfer a part of @buf to or from the same place of @ram. */
+int bench_read(struct bench *bench, size_t offset, size_t size);
+int bench_write(struct bench *bench, size_t offset, size_t size);
+/* Write a new pattern with RDMA; the shadow of @buf follows. */
+int bench_write_new(struct bench *bench, size_t offset, size_t size);
+/*
+ * Add to a word with RDMA; the shadow follows. -EILSEQ if the word was not what
+ * it should be.
+ */
+int bench_add(struct bench *bench, size_t offset, uint64_t add);
+/* Read all with RDMA, and compare with the shadow; -2 if that failed. */
+ssize_t bench_differs(struct bench *bench);
+
+/*
+ * A thread that does something, round after round, until told to stop or until
+ * it fails.
+ */
+struct worker {
+	struct bench *bench;
+	int gpu;
+	int (*round)(struct worker *worker);
+	pthread_t thread;
+	volatile bool stop;
+	volatile unsigned long rounds;
+	volatile int err;
+};
+
+int worker_start(struct worker *worker, int (*round)(struct worker *worker));
+/* Returns what the last round did. */
+int worker_stop(struct worker *worker);
+
+/* Another process has set a variable that is shared with it; -ETIMEDOUT. */
+int wait_until(const volatile int *var, int value);
+
+/*
+ * A child that does one thing when told, and stays until it is told to go. What
+ * it does returns 0 on success. It never returns to the test.
+ */
+struct child {
+	pid_t pid;
+	int sock;
+};
+
+int child_fork(struct child *child, int (*fn)(void *arg), void *arg);
+/* Returns what the function did; -EPIPE if the child died. */
+int child_do(struct child *child);
+/* The same in two steps. */
+int child_start(struct child *child);
+int child_result(struct child *child);
+int child_end(struct child *child);
+
+#endif

@@ -1,0 +1,661 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Exporters that have less to offer, that fail, and that go away.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+
+#define SIZE	MIB(4)
+#define PAGES	(SIZE / PAGE)
+
+#define DRIVER	"/sys/bus/pci/drivers/vsvm/"
+#define FAULT	"/sys/module/vsvm/parameters/callback_fault"
+
+static int module_unload(void)
+{
+	int tries = 100, err;
+
+	/* Address spaces, and what they use, go away with some delay. */
+	do {
+		err = syscall(SYS_delete_module, "vsvm", O_NONBLOCK) ?
+		      -errno : 0;
+	} while (err == -EAGAIN && tries-- && !usleep(50000));
+
+	return err == -ENOENT ? 0 : err;
+}
+
+/* modprobe finds our modules by what MODPROBE_OPTIONS says. */
+static int module_load(const char *params)
+{
+	char command[256];
+
+	snprintf(command, sizeof(command), "modprobe vsvm %s", params);
+	return system(command) ? -ENODEV : 0;
+}
+
+static int module_reload(const char *params)
+{
+	int err = module_unload();
+
+	return err ? err : module_load(params);
+}
+
+static void module_restore(void)
+{
+	if (module_reload(""))
+		printf("# vsvm is not as it was\n");
+}
+
+/* Exporters that give no aliases: all is as if we had never been here. */
+
+static const char * const fallbacks[] = {
+	"fallback_no_window", "fallback_outside_window", "fallback_callback",
+	"fallback_unreachable", "fallback_readonly",
+};
+
+FIXTURE(no_alias) {
+	struct bench bench;
+	uint64_t evicted;
+	uint64_t aliases;
+	uint64_t fallbacks[ARRAY_LEN(fallbacks)];
+};
+
+FIXTURE_VARIANT(no_alias) {
+	const char *params;
+	const char *reason;
+};
+
+#define NO_ALIAS(_name, _params, _reason)				\
+FIXTURE_VARIANT_ADD(no_alias, _name) {					\
+	.params = _params,						\
+	.reason = _reason,						\
+}
+
+NO_ALIAS(no_window, "window_mb=0", "fallback_no_window");
+NO_ALIAS(no_cpu_mapping, "cpu_map=0", "fallback_unreachable");
+NO_ALIAS(callback_eio, "use_callback=1 callback_fault=5", "fallback_callback");
+NO_ALIAS(callback_enxio, "use_callback=1 callback_fault=6",
+	 "fallback_callback");
+NO_ALIAS(callback_eagain, "use_callback=1 callback_fault=11",
+	 "fallback_callback");
+NO_ALIAS(callback_enomem, "use_callback=1 callback_fault=12",
+	 "fallback_callback");
+NO_ALIAS(callback_ebusy, "use_callback=1 callback_fault=16",
+	 "fallback_callback");
+NO_ALIAS(callback_outside, "use_callback=1 callback_fault=-1",
+	 "fallback_callback");
+NO_ALIAS(callback_misaligned, "use_callback=1 callback_fault=-2",
+	 "fallback_callback");
+
+FIXTURE_SETUP(no_alias)
+{
+	unsigned int i;
+
+	ASSERT_EQ(0, module_reload(variant->params));
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	self->evicted = pages_evicted(self->bench.gpu);
+	self->aliases = stat_read("alias_cpu");
+	for (i = 0; i < ARRAY_LEN(fallbacks); i++)
+		self->fallbacks[i] = stat_read(fallbacks[i]);
+}
+
+FIXTURE_TEARDOWN(no_alias)
+{
+	unsigned int i;
+
+	/* All of it has migrated, once, and for the reason that it should. */
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(self->bench.gpu));
+	EXPECT_EQ(self->aliases, stat_read("alias_cpu"));
+	for (i = 0; i < ARRAY_LEN(fallbacks); i++) {
+		uint64_t moved = stat_read(fallbacks[i]) - self->fallbacks[i];
+
+		if (strcmp(fallbacks[i], variant->reason)) {
+			EXPECT_EQ(0, moved);
+		} else {
+			EXPECT_LT(0, moved);
+		}
+	}
+
+	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+}
+
+TEST_F(no_alias, importer_reads_from_ram)
+{
+	struct bench *bench = &self->bench;
+
+	/* To register is no reason to migrate. */
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+TEST_F(no_alias, importer_writes_to_ram)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
+				   SIZE, 1));
+	ASSERT_EQ(0, bench_write_new(bench, PAGE - 1, HUGE_PAGE + 3));
+}
+
+/* A window that covers the first half of VRAM, all of which is in use. */
+
+FIXTURE(partial_window) {
+	struct bench bench;
+	struct drm_vsvm_info info;
+	struct buffer all;
+	struct ibv_mr *mr;
+};
+
+FIXTURE_SETUP(partial_window)
+{
+	struct bench *bench = &self->bench;
+	uint64_t pages;
+	size_t pos;
+
+	ASSERT_EQ(0, module_reload("window_mb=128"));
+	ASSERT_EQ(0, bench_init(bench, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, gpu_info(bench->gpu, &self->info));
+	if (self->info.window_size == self->info.vram_size)
+		SKIP(return, "VRAM is too small");
+	ASSERT_EQ(MIB(128), self->info.window_size);
+
+	ASSERT_EQ(0, buffer_map(&self->all, self->info.vram_size,
+				MADV_HUGEPAGE));
+	ASSERT_EQ(0, gpu_to_vram(bench->gpu, self->all.mem, self->all.size,
+				 &pages));
+	ASSERT_EQ(self->all.size / PAGE, pages);
+
+	/* Each huge page has contents of its own, and so has the word we read. */
+	for (pos = 0; pos < self->all.size; pos += HUGE_PAGE)
+		ASSERT_EQ(0, gpu_fill(bench->gpu, self->all.mem + pos,
+				      HUGE_PAGE, ~pos * 0x9e3779b97f4a7c15));
+	self->mr = rdma_reg_odp(&bench->link.far, self->all.mem,
+				self->all.size);
+	ASSERT_NE(NULL, self->mr);
+}
+
+FIXTURE_TEARDOWN(partial_window)
+{
+	if (self->mr)
+		ibv_dereg_mr(self->mr);
+	buffer_unmap(&self->all);
+	EXPECT_EQ(0, bench_fini(&self->bench));
+}
+
+TEST_F(partial_window, decides_page_by_page)
+{
+	struct bench *bench = &self->bench;
+	uint64_t inside = self->info.window_size / PAGE;
+	uint64_t outside = self->all.size / PAGE - inside;
+	uint64_t evicted = pages_evicted(bench->gpu);
+	uint64_t fallback = stat_read("fallback_outside_window");
+	uint64_t *got = (uint64_t *)bench->ram.mem;
+	size_t pos;
+
+	for (pos = 0; pos < self->all.size; pos += HUGE_PAGE) {
+		uint64_t want = ~pos * 0x9e3779b97f4a7c15;
+
+		memset(got, 0, 16);
+		ASSERT_EQ(0, rdma_read(&bench->link.near, got,
+				       bench->ram_mr->lkey,
+				       (uintptr_t)self->all.mem + pos +
+				       17 * PAGE - 8, self->mr->rkey, 16));
+		EXPECT_EQ(want, got[0]);
+		EXPECT_EQ(want, got[1]);
+	}
+
+	EXPECT_EQ(inside, pages_in_vram(bench->gpu, self->all.mem,
+					self->all.size));
+	EXPECT_EQ(evicted + outside, pages_evicted(bench->gpu));
+	EXPECT_LT(fallback, stat_read("fallback_outside_window"));
+}
+
+/* A callback that finds what a window would. */
+
+FIXTURE(callback) {
+	struct bench bench;
+	uint64_t evicted;
+	uint64_t aliases;
+};
+
+FIXTURE_VARIANT(callback) {
+	int advice;
+};
+
+FIXTURE_VARIANT_ADD(callback, pages) {
+	.advice = MADV_NOHUGEPAGE,
+};
+
+FIXTURE_VARIANT_ADD(callback, huge) {
+	.advice = MADV_HUGEPAGE,
+};
+
+FIXTURE_SETUP(callback)
+{
+	ASSERT_EQ(0, module_reload("use_callback=1"));
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
+	self->evicted = pages_evicted(self->bench.gpu);
+	self->aliases = stat_read("alias_cpu");
+}
+
+FIXTURE_TEARDOWN(callback)
+{
+	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+}
+
+TEST_F(callback, finds_each_page)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
+				   SIZE, 1));
+	EXPECT_EQ(self->aliases + PAGES, stat_read("alias_cpu"));
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, HUGE_PAGE - PAGE - 1, 3 * PAGE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+}
+
+TEST_F(callback, that_begins_to_fail_takes_no_alias_back)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, file_write(FAULT, "5"));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+
+	ASSERT_EQ(0, bench_register(bench));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
+}
+
+/* Removal */
+
+FIXTURE(removal) {
+	struct bench bench;
+	char pci[32];
+};
+
+FIXTURE_VARIANT(removal) {
+	int advice;
+};
+
+FIXTURE_VARIANT_ADD(removal, pages) {
+	.advice = MADV_NOHUGEPAGE,
+};
+
+FIXTURE_VARIANT_ADD(removal, huge) {
+	.advice = MADV_HUGEPAGE,
+};
+
+FIXTURE_SETUP(removal)
+{
+	ASSERT_EQ(0, module_reload(""));
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
+	ASSERT_EQ(0, gpu_pci_address(self->bench.gpu, self->pci,
+				     sizeof(self->pci)));
+}
+
+FIXTURE_TEARDOWN(removal)
+{
+	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+}
+
+static int gpu_unbind(const char *pci)
+{
+	return file_write(DRIVER "unbind", pci);
+}
+
+/* And open it anew, as the first GPU. */
+static int gpu_rebind(struct bench *bench, const char *pci)
+{
+	int err;
+
+	err = file_write(DRIVER "bind", pci);
+	if (err)
+		return err;
+
+	close(bench->gpu);
+	bench->gpu = gpu_open(0);
+	if (bench->gpu < 0)
+		return bench->gpu;
+	bench->vram_free = vram_free(bench->gpu);
+	return 0;
+}
+
+TEST_F(removal, leaves_the_data_in_ram)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, bench_write_new(bench, PAGE + 1, HUGE_PAGE));
+	ASSERT_EQ(0, gpu_unbind(self->pci));
+	EXPECT_TRUE(page_is_present(bench->buf.mem));
+	EXPECT_TRUE(page_is_present(bench->buf.mem + SIZE - PAGE));
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, PAGE - 1, HUGE_PAGE));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+}
+
+TEST_F(removal, leaves_files_of_no_device)
+{
+	struct bench *bench = &self->bench;
+	uint8_t *mem = bench->buf.mem;
+	struct drm_vsvm_residency where;
+	struct drm_vsvm_counters counters;
+	struct drm_vsvm_info info;
+	uint64_t sum;
+	int old;
+
+	ASSERT_EQ(0, gpu_unbind(self->pci));
+	EXPECT_EQ(-ENODEV, gpu_info(bench->gpu, &info));
+	EXPECT_EQ(-ENODEV, gpu_counters(bench->gpu, &counters));
+	EXPECT_EQ(-ENODEV, gpu_residency(bench->gpu, mem, PAGE, &where));
+	EXPECT_EQ(-ENODEV, gpu_to_vram(bench->gpu, mem, PAGE, NULL));
+	EXPECT_EQ(-ENODEV, gpu_sum(bench->gpu, mem, PAGE, &sum));
+
+	/* A new device does not bring them back. */
+	old = dup(bench->gpu);
+	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+	EXPECT_EQ(-ENODEV, gpu_to_vram(old, mem, PAGE, NULL));
+	close(old);
+}
+
+TEST_F(removal, is_followed_by_a_new_device)
+{
+	struct bench *bench = &self->bench;
+	uint64_t evicted;
+
+	ASSERT_EQ(0, gpu_unbind(self->pci));
+	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+
+	/* The MR is still the old one. */
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	evicted = pages_evicted(bench->gpu);
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, PAGE - 1, HUGE_PAGE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	EXPECT_EQ(evicted, pages_evicted(bench->gpu));
+}
+
+TEST_F(removal, is_none_of_the_other_gpus_business)
+{
+	struct bench *bench = &self->bench;
+	int other = gpu_open(1);
+	uint64_t evicted;
+
+	ASSERT_LE(0, other);
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, other, HUGE_PAGE, HUGE_PAGE));
+	evicted = pages_evicted(other);
+
+	ASSERT_EQ(0, gpu_unbind(self->pci));
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, HUGE_PAGE - 3, 7));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(PAGES / 2, pages_in_vram(other, bench->buf.mem, SIZE));
+	EXPECT_EQ(evicted, pages_evicted(other));
+	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+	close(other);
+}
+
+static int child_sees_its_own(void *arg)
+{
+	struct bench *bench = arg;
+
+	return buffer_differs(&bench->buf) != -1;
+}
+
+TEST_F(removal, with_memory_of_two_processes)
+{
+	struct bench *bench = &self->bench;
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, bench));
+	ASSERT_EQ(0, gpu_unbind(self->pci));
+	ASSERT_EQ(0, bench_write_new(bench, PAGE - 1, HUGE_PAGE));
+	EXPECT_EQ(0, child_do(&child));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(0, child_end(&child));
+	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+}
+
+/* The process that has migrated it is gone, but has left it to its child. */
+struct heir {
+	volatile int stage;
+	volatile ssize_t differs;
+};
+
+static void __attribute__((noreturn))
+leave_heir(struct heir *heir, int advice)
+{
+	int gpu = gpu_open(0);
+	struct buffer buf;
+
+	if (buffer_map(&buf, SIZE, advice))
+		_exit(1);
+	buffer_write(&buf, 0, SIZE);
+	if (buffer_to_vram(&buf, gpu, 0, SIZE))
+		_exit(2);
+	close(gpu);
+
+	if (fork())
+		_exit(0);
+
+	heir->stage = 1;
+	wait_until(&heir->stage, 2);
+	heir->differs = buffer_differs(&buf);
+	heir->stage = 3;
+	_exit(0);
+}
+
+TEST_F(removal, after_the_process_that_migrated_the_memory)
+{
+	struct bench *bench = &self->bench;
+	struct heir *heir;
+	int status;
+	pid_t pid;
+
+	heir = mmap(NULL, sizeof(*heir), PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, heir);
+
+	pid = fork();
+	if (!pid)
+		leave_heir(heir, variant->advice);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_EQ(0, status);
+	ASSERT_EQ(0, wait_until(&heir->stage, 1));
+
+	ASSERT_EQ(0, gpu_unbind(self->pci));
+	heir->stage = 2;
+	EXPECT_EQ(0, wait_until(&heir->stage, 3));
+	EXPECT_EQ(-1, heir->differs);
+	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+}
+
+/* Somebody is at work while the device goes. */
+
+static int importer_adds(struct worker *worker)
+{
+	return bench_add(worker->bench,
+			 (worker->rounds % 5 * 101 * PAGE + 8) % SIZE, 3);
+}
+
+static int gpu_sums_up(struct worker *worker)
+{
+	struct buffer *buf = &worker->bench->buf;
+	const uint64_t *words = (uint64_t *)buf->shadow;
+	uint64_t sum, want = 0;
+	size_t i;
+	int err;
+
+	for (i = 0; i < SIZE / sizeof(*words); i++)
+		want += words[i];
+	err = gpu_sum(worker->gpu, buf->mem, SIZE, &sum);
+	return err ? err : sum == want ? 0 : -EILSEQ;
+}
+
+static int memory_moves(struct worker *worker)
+{
+	struct buffer *buf = &worker->bench->buf;
+	int err;
+
+	err = gpu_to_vram(worker->gpu, buf->mem, SIZE, NULL);
+	return err ? err : buffer_differs(buf) == -1 ? 0 : -EILSEQ;
+}
+
+/* Returns what the worker says to it. */
+static int remove_under(struct bench *bench, const char *pci,
+			int (*work)(struct worker *worker))
+{
+	struct worker worker = { .bench = bench, .gpu = dup(bench->gpu) };
+	int err, work_err;
+
+	err = worker_start(&worker, work);
+	if (err)
+		return err;
+	while (worker.rounds < 3 && !worker.err)
+		usleep(1000);
+	err = gpu_unbind(pci);
+	usleep(20000);
+	work_err = worker_stop(&worker);
+	close(worker.gpu);
+
+	if (!err)
+		err = gpu_rebind(bench, pci);
+	return err ? err : work_err;
+}
+
+TEST_F(removal, under_an_importer)
+{
+	struct bench *bench = &self->bench;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, remove_under(bench, self->pci, importer_adds));
+		EXPECT_EQ(-1, bench_differs(bench));
+		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	}
+}
+
+TEST_F(removal, under_gpu_work)
+{
+	EXPECT_EQ(-ENODEV, remove_under(&self->bench, self->pci, gpu_sums_up));
+	EXPECT_EQ(-1, bench_differs(&self->bench));
+}
+
+TEST_F(removal, under_migration)
+{
+	EXPECT_EQ(-ENODEV, remove_under(&self->bench, self->pci, memory_moves));
+	EXPECT_EQ(-1, bench_differs(&self->bench));
+}
+
+/* Its memory goes at the same time. */
+TEST_F(removal, while_a_process_is_killed)
+{
+	struct bench *bench = &self->bench;
+	volatile int *ready = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int i, status;
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, ready);
+	for (i = 0; i < 4; i++) {
+		*ready = 0;
+		pid = fork();
+		if (!pid) {
+			struct bench own;
+
+			if (bench_init_in_vram(&own, SIZE, variant->advice))
+				_exit(1);
+			*ready = 1;
+			alarm(20);
+			for (;;)
+				bench_differs(&own);
+		}
+		ASSERT_EQ(0, wait_until(ready, 1));
+		EXPECT_EQ(0, kill(pid, SIGKILL));
+		usleep(i * 1000);
+		ASSERT_EQ(0, gpu_unbind(self->pci));
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	}
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+/* The module. Its users come back to what they had, or keep it from leaving. */
+
+static int module_try_unload(void)
+{
+	return syscall(SYS_delete_module, "vsvm", O_NONBLOCK) ? -errno : 0;
+}
+
+TEST_F(removal, not_of_a_module_with_an_open_file)
+{
+	ASSERT_EQ(0, gpu_to_ram(self->bench.gpu, self->bench.buf.mem, SIZE));
+	EXPECT_EQ(-EAGAIN, module_try_unload());
+}
+
+TEST_F(removal, not_of_a_module_with_a_file_of_no_device)
+{
+	int old = dup(self->bench.gpu);
+
+	ASSERT_EQ(0, gpu_unbind(self->pci));
+	ASSERT_EQ(0, gpu_rebind(&self->bench, self->pci));
+	close(self->bench.gpu);
+	EXPECT_EQ(-EAGAIN, module_try_unload());
+	close(old);
+	EXPECT_EQ(0, module_reload(""));
+	self->bench.gpu = gpu_open(0);
+}
+
+TEST_F(removal, not_of_a_module_with_memory_in_use)
+{
+	struct bench *bench = &self->bench;
+
+	close(bench->gpu);
+	EXPECT_EQ(-EAGAIN, module_try_unload());
+	EXPECT_EQ(-1, bench_differs(bench));
+	bench->gpu = gpu_open(0);
+	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+}
+
+TEST_F(removal, of_a_module_that_comes_back)
+{
+	struct bench *bench = &self->bench;
+	uint64_t evicted;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, gpu_to_ram(bench->gpu, bench->buf.mem, SIZE));
+		close(bench->gpu);
+		ASSERT_EQ(0, module_unload());
+		EXPECT_EQ(-1, bench_differs(bench));
+		ASSERT_EQ(0, module_load(""));
+		bench->gpu = gpu_open(0);
+
+		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+		evicted = pages_evicted(bench->gpu);
+		EXPECT_EQ(-1, bench_differs(bench));
+		EXPECT_EQ(evicted, pages_evicted(bench->gpu));
+	}
+}
+
+int main(int argc, char **argv)
+{
+	atexit(module_restore);
+	return test_harness_run(argc, argv);
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Memory of all kinds, side by side and in each order, in one mapping: in VRAM
+ * (V), in RAM (R), in swap (S), the zero page (Z), and a hole (H). Importers get
+ * what they need of it, but nothing leaves VRAM because of its neighbours.
+ */
+#include <sys/mman.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+
+#define SIZE	MIB(4)
+#define PAGES	(SIZE / PAGE)
+
+static const char kinds[] = "VVRVSVZVHRRSRZRHSSZSHZZHHV";
+
+#define KINDS_NR	(ARRAY_LEN(kinds) - 1)
+#define KINDS_AT	(HUGE_PAGE - 11 * PAGE)
+
+FIXTURE(mixed) {
+	struct bench bench;
+	uint64_t evicted;
+	uint64_t vram;
+};
+
+FIXTURE_VARIANT(mixed) {
+	int advice;
+};
+
+FIXTURE_VARIANT_ADD(mixed, pages) {
+	.advice = MADV_NOHUGEPAGE,
+};
+
+FIXTURE_VARIANT_ADD(mixed, huge) {
+	.advice = MADV_HUGEPAGE,
+};
+
+FIXTURE_SETUP(mixed)
+{
+	struct bench *bench = &self->bench;
+	struct drm_vsvm_residency where;
+	unsigned int i, count['Z' + 1] = {};
+
+	ASSERT_EQ(0, bench_init_in_vram(bench, SIZE, variant->advice));
+
+	for (i = 0; i < KINDS_NR; i++) {
+		size_t offset = KINDS_AT + i * PAGE;
+		uint8_t *page = bench->buf.mem + offset;
+
+		count[(int)kinds[i]]++;
+		if (kinds[i] == 'V')
+			continue;
+
+		ASSERT_EQ(0, madvise(page, PAGE, MADV_DONTNEED));
+		memset(bench->buf.shadow + offset, 0, PAGE);
+		if (kinds[i] == 'R' || kinds[i] == 'S')
+			buffer_write(&bench->buf, offset, PAGE);
+		if (kinds[i] == 'S')
+			ASSERT_EQ(0, madvise(page, PAGE, MADV_PAGEOUT));
+		if (kinds[i] == 'Z')
+			ASSERT_EQ(0, *(volatile uint8_t *)page);
+	}
+
+	/* The scene is as described. */
+	self->evicted = pages_evicted(bench->gpu);
+	self->vram = PAGES - KINDS_NR + count['V'];
+	ASSERT_EQ(0, gpu_residency(bench->gpu, bench->buf.mem, SIZE, &where));
+	ASSERT_EQ(self->vram, where.vram);
+	ASSERT_EQ(count['R'] + count['Z'], where.ram);
+	ASSERT_EQ(count['S'] + count['H'], where.none);
+}
+
+FIXTURE_TEARDOWN(mixed)
+{
+	struct bench *bench = &self->bench;
+
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(self->vram, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(0, bench_fini(bench));
+}
+
+TEST_F(mixed, read)
+{
+	EXPECT_EQ(-1, bench_differs(&self->bench));
+}
+
+TEST_F(mixed, read_by_a_new_mr)
+{
+	ASSERT_EQ(0, bench_register(&self->bench));
+	EXPECT_EQ(-1, bench_differs(&self->bench));
+}
+
+TEST_F(mixed, write)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, bench_write_new(bench, KINDS_AT - PAGE - 3,
+				     (KINDS_NR + 2) * PAGE + 5));
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+TEST_F(mixed, prefetch_for_reading)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
+				   SIZE, 0));
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+TEST_F(mixed, prefetch_for_writing)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
+				   SIZE, 1));
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+/* Each page is the first of a walk, and each the last. */
+TEST_F(mixed, prefetch_of_each_part)
+{
+	struct bench *bench = &self->bench;
+	unsigned int i;
+
+	for (i = 0; i < KINDS_NR; i++) {
+		uint8_t *page = bench->buf.mem + KINDS_AT + i * PAGE;
+
+		ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, page,
+					   (KINDS_NR - i) * PAGE, 0));
+		ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, page,
+					   2 * PAGE, 1));
+	}
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,625 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a process does to its memory while a GPU has it and an importer works on
+ * it. Stale aliases are what these tests look for: each change is followed by a
+ * transfer that would go to, or come from, the wrong place.
+ */
+#include <linux/mman.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+
+#define SIZE	MIB(4)
+#define PAGES	(SIZE / PAGE)
+
+/* A page in the middle of a huge one. */
+#define MIDDLE	(HUGE_PAGE / 2 + 3 * PAGE)
+
+FIXTURE(mm) {
+	struct bench bench;
+	uint64_t evicted;
+};
+
+FIXTURE_VARIANT(mm) {
+	int advice;
+};
+
+FIXTURE_VARIANT_ADD(mm, pages) {
+	.advice = MADV_NOHUGEPAGE,
+};
+
+FIXTURE_VARIANT_ADD(mm, huge) {
+	.advice = MADV_HUGEPAGE,
+};
+
+FIXTURE_SETUP(mm)
+{
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
+	self->evicted = pages_evicted(self->bench.gpu);
+}
+
+FIXTURE_TEARDOWN(mm)
+{
+	EXPECT_EQ(0, bench_fini(&self->bench));
+}
+
+/* A request fails for want of permission, and the connection is usable again. */
+#define EXPECT_REFUSED(request) do {					\
+	EXPECT_EQ(-EREMOTEIO, request);					\
+	EXPECT_EQ(IBV_WC_REM_ACCESS_ERR,				\
+		  rdma_status(&self->bench.link.near));			\
+	ASSERT_EQ(0, link_revive(&self->bench.link));			\
+} while (0)
+
+TEST_F(mm, cpu_reads_what_gpu_and_importer_wrote)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE - 3, HUGE_PAGE));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(0, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+}
+
+TEST_F(mm, importer_follows_to_ram_and_back)
+{
+	struct bench *bench = &self->bench;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(-1, bench_differs(bench));
+		/* The CPU touches it, and writes to a part. */
+		EXPECT_EQ(-1, buffer_differs(&bench->buf));
+		buffer_write(&bench->buf, MIDDLE - 5, 2 * PAGE + 7);
+		EXPECT_EQ(-1, bench_differs(bench));
+		ASSERT_EQ(0, bench_write_new(bench, MIDDLE + PAGE + 3, PAGE));
+
+		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+		EXPECT_EQ(-1, bench_differs(bench));
+		ASSERT_EQ(0, bench_write_new(bench, MIDDLE + 1, PAGE));
+		EXPECT_EQ(-1, bench_differs(bench));
+		EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem,
+					       SIZE));
+	}
+}
+
+TEST_F(mm, swapped_out_memory_goes_to_vram)
+{
+	struct bench *bench = &self->bench;
+	uint8_t *mem = bench->buf.mem;
+
+	ASSERT_EQ(0, gpu_to_ram(bench->gpu, mem, SIZE));
+	ASSERT_EQ(0, madvise(mem, SIZE, MADV_PAGEOUT));
+	ASSERT_FALSE(page_is_present(mem + MIDDLE));
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, madvise(mem, SIZE, MADV_PAGEOUT));
+	ASSERT_FALSE(page_is_present(mem + MIDDLE));
+
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, mem, SIZE));
+}
+
+TEST_F(mm, advice_loses_nothing)
+{
+	static const int advices[] = {
+		MADV_COLD, MADV_PAGEOUT, MADV_WILLNEED, MADV_NOHUGEPAGE,
+		MADV_HUGEPAGE, MADV_POPULATE_READ, MADV_POPULATE_WRITE,
+		MADV_COLLAPSE,
+	};
+	struct bench *bench = &self->bench;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(advices); i++) {
+		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+		/* It may be refused, for memory in VRAM. */
+		madvise(bench->buf.mem, SIZE, advices[i]);
+		EXPECT_EQ(-1, bench_differs(bench)) {
+			TH_LOG("advice %d", advices[i]);
+		}
+	}
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+/* Permissions */
+
+TEST_F(mm, read_only_memory_is_read_in_place)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, mprotect(bench->buf.mem, SIZE, PROT_READ));
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_register(bench));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+}
+
+TEST_F(mm, read_only_memory_is_not_written)
+{
+	struct bench *bench = &self->bench;
+
+	/* With the aliases that it got while it was still writable. */
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE, PAGE));
+	ASSERT_EQ(0, mprotect(bench->buf.mem, SIZE, PROT_READ));
+	EXPECT_REFUSED(bench_write(bench, MIDDLE, PAGE));
+
+	/* And with a new MR. */
+	ASSERT_EQ(0, bench_register(bench));
+	EXPECT_REFUSED(bench_write(bench, MIDDLE, PAGE));
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+TEST_F(mm, writable_again_memory_is_written)
+{
+	struct bench *bench = &self->bench;
+	uint64_t readonly;
+
+	ASSERT_EQ(0, mprotect(bench->buf.mem, SIZE, PROT_READ));
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, mprotect(bench->buf.mem, SIZE, PROT_READ | PROT_WRITE));
+
+	readonly = stat_read("fallback_readonly");
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE - 1, PAGE + 2));
+	EXPECT_LT(readonly, stat_read("fallback_readonly"));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+TEST_F(mm, inaccessible_memory_is_out_of_reach)
+{
+	struct bench *bench = &self->bench;
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, mprotect(bench->buf.mem, SIZE, PROT_NONE));
+	EXPECT_REFUSED(bench_read(bench, MIDDLE, PAGE));
+	EXPECT_REFUSED(bench_write(bench, MIDDLE, PAGE));
+
+	ASSERT_EQ(0, mprotect(bench->buf.mem, SIZE, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+TEST_F(mm, one_read_only_page_between_others)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, mprotect(bench->buf.mem + MIDDLE, PAGE, PROT_READ));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_REFUSED(bench_write(bench, MIDDLE + 8, 8));
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE - PAGE - 1, PAGE + 1));
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE + PAGE, PAGE + 1));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+/* Mappings that go and come */
+
+TEST_F(mm, unmapped_memory_is_out_of_reach)
+{
+	struct bench *bench = &self->bench;
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, munmap(bench->buf.mem, SIZE));
+
+	/* A live MR keeps nothing alive. */
+	EXPECT_EQ(0, vram_leaked(bench->gpu, bench->vram_free));
+	EXPECT_REFUSED(bench_read(bench, MIDDLE, PAGE));
+	EXPECT_REFUSED(bench_write(bench, MIDDLE, PAGE));
+}
+
+TEST_F(mm, one_unmapped_page_between_others)
+{
+	struct bench *bench = &self->bench;
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, munmap(bench->buf.mem + MIDDLE, PAGE));
+	EXPECT_REFUSED(bench_read(bench, MIDDLE - 8, 16));
+	EXPECT_REFUSED(bench_write(bench, MIDDLE + 8, 8));
+
+	ASSERT_EQ(0, bench_read(bench, 0, MIDDLE));
+	EXPECT_EQ(-1, differs(bench->ram.mem, bench->buf.shadow, MIDDLE));
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE + PAGE, 3 * PAGE + 1));
+	ASSERT_EQ(0, bench_read(bench, MIDDLE + PAGE, SIZE - MIDDLE - PAGE));
+	EXPECT_EQ(-1, differs(bench->ram.mem + MIDDLE + PAGE,
+			      bench->buf.shadow + MIDDLE + PAGE,
+			      SIZE - MIDDLE - PAGE));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(-1, differs(bench->buf.mem, bench->buf.shadow, MIDDLE));
+	EXPECT_EQ(-1, differs(bench->buf.mem + MIDDLE + PAGE,
+			      bench->buf.shadow + MIDDLE + PAGE,
+			      SIZE - MIDDLE - PAGE));
+}
+
+TEST_F(mm, new_memory_at_the_same_place)
+{
+	struct bench *bench = &self->bench;
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(bench->buf.mem, mmap(bench->buf.mem, SIZE,
+				       PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+				       -1, 0));
+	EXPECT_EQ(0, vram_leaked(bench->gpu, bench->vram_free));
+	memset(bench->buf.shadow, 0, SIZE);
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE + 1, HUGE_PAGE));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+TEST_F(mm, dropped_memory_is_zero)
+{
+	struct bench *bench = &self->bench;
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, madvise(bench->buf.mem, SIZE, MADV_DONTNEED));
+	EXPECT_EQ(0, vram_leaked(bench->gpu, bench->vram_free));
+	memset(bench->buf.shadow, 0, SIZE);
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE - 1, 2 * PAGE));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+TEST_F(mm, one_dropped_page_between_others)
+{
+	struct bench *bench = &self->bench;
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, madvise(bench->buf.mem + MIDDLE, PAGE, MADV_DONTNEED));
+	memset(bench->buf.shadow + MIDDLE, 0, PAGE);
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE - 1, PAGE + 2));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(PAGES - 1, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+/* To fault a hole in must not reach for what comes after it. */
+TEST_F(mm, hole_before_and_after_vram)
+{
+	struct bench *bench = &self->bench;
+	int first;
+
+	for (first = 0; first < 2; first++) {
+		size_t hole = first ? 0 : HUGE_PAGE;
+
+		ASSERT_EQ(0, madvise(bench->buf.mem + hole, HUGE_PAGE,
+				     MADV_DONTNEED));
+		memset(bench->buf.shadow + hole, 0, HUGE_PAGE);
+		ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr,
+					   bench->buf.mem, SIZE, 1));
+		EXPECT_EQ(PAGES / 2, pages_in_vram(bench->gpu, bench->buf.mem,
+						   SIZE));
+		EXPECT_EQ(-1, bench_differs(bench));
+		EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+
+		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	}
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+TEST_F(mm, file_between_memory_in_vram)
+{
+	struct bench *bench = &self->bench;
+	size_t size = 5 * PAGE;
+	int fd = memfd_create("test", MFD_CLOEXEC);
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, size));
+	ASSERT_EQ(bench->buf.mem + MIDDLE,
+		  mmap(bench->buf.mem + MIDDLE, size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_FIXED, fd, 0));
+	buffer_write(&bench->buf, MIDDLE, size);
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE - 3, size + 7));
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(PAGES - size / PAGE,
+		  pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	close(fd);
+}
+
+TEST_F(mm, memory_moved_away)
+{
+	struct bench *bench = &self->bench;
+	struct buffer to;
+	struct ibv_mr *mr;
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, buffer_map(&to, SIZE, variant->advice));
+	ASSERT_EQ(to.mem, mremap(bench->buf.mem, SIZE, SIZE,
+				 MREMAP_MAYMOVE | MREMAP_FIXED, to.mem));
+
+	EXPECT_REFUSED(bench_read(bench, MIDDLE, PAGE));
+	EXPECT_REFUSED(bench_write(bench, MIDDLE, PAGE));
+
+	mr = rdma_reg_odp(&bench->link.far, to.mem, SIZE);
+	ASSERT_NE(NULL, mr);
+	EXPECT_EQ(0, rdma_read(&bench->link.near, bench->ram.mem,
+			       bench->ram_mr->lkey, (uintptr_t)to.mem,
+			       mr->rkey, SIZE));
+	EXPECT_EQ(-1, differs(bench->ram.mem, bench->buf.shadow, SIZE));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(-1, differs(to.mem, bench->buf.shadow, SIZE));
+	ibv_dereg_mr(mr);
+	buffer_unmap(&to);
+}
+
+TEST_F(mm, one_page_moved_away)
+{
+	struct bench *bench = &self->bench;
+	struct buffer to;
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, buffer_map(&to, HUGE_PAGE, variant->advice));
+	ASSERT_EQ(to.mem, mremap(bench->buf.mem + MIDDLE, PAGE, PAGE,
+				 MREMAP_MAYMOVE | MREMAP_FIXED, to.mem));
+	EXPECT_REFUSED(bench_read(bench, MIDDLE, PAGE));
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE - 5, 5));
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE + PAGE, 5));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+
+	EXPECT_EQ(-1, differs(to.mem, bench->buf.shadow + MIDDLE, PAGE));
+	EXPECT_EQ(-1, differs(bench->buf.mem, bench->buf.shadow, MIDDLE));
+	EXPECT_EQ(-1, differs(bench->buf.mem + MIDDLE + PAGE,
+			      bench->buf.shadow + MIDDLE + PAGE,
+			      SIZE - MIDDLE - PAGE));
+	buffer_unmap(&to);
+}
+
+TEST_F(mm, other_memory_moved_into_its_place)
+{
+	struct bench *bench = &self->bench;
+	struct buffer other;
+
+	ASSERT_EQ(0, buffer_map(&other, SIZE, variant->advice));
+	buffer_write(&other, 0, SIZE);
+	ASSERT_EQ(0, buffer_to_vram(&other, bench->gpu, 0, SIZE));
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(bench->buf.mem, mremap(other.mem, SIZE, SIZE,
+					 MREMAP_MAYMOVE | MREMAP_FIXED,
+					 bench->buf.mem));
+	memcpy(bench->buf.shadow, other.shadow, SIZE);
+	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE + 3, PAGE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	buffer_unmap(&other);
+}
+
+/* Fork: no writer's writes are seen on the other side, whoever writes. */
+
+/* With the shadow as it was at the fork, or as the child has made it since. */
+static int child_sees_its_own(void *arg)
+{
+	struct bench *bench = arg;
+
+	return buffer_differs(&bench->buf) != -1;
+}
+
+static int child_writes_with_cpu(void *arg)
+{
+	struct bench *bench = arg;
+
+	buffer_write(&bench->buf, MIDDLE - 7, HUGE_PAGE);
+	return child_sees_its_own(bench);
+}
+
+static int child_writes_with_gpu(void *arg)
+{
+	struct bench *bench = arg;
+	int gpu = gpu_open(0), err;
+
+	if (gpu < 0)
+		return gpu;
+	err = buffer_xor(&bench->buf, gpu, MIDDLE - 8, HUGE_PAGE);
+	if (!err && buffer_differs_on_gpu(&bench->buf, gpu) != -1)
+		err = -EILSEQ;
+	close(gpu);
+	return err ? err : child_sees_its_own(bench);
+}
+
+#define FORK(_fn)							\
+	struct bench *bench = &self->bench;				\
+	struct child child;						\
+									\
+	ASSERT_EQ(-1, bench_differs(bench));				\
+	ASSERT_EQ(0, bench_write_new(bench, PAGE + 1, PAGE));		\
+	ASSERT_EQ(0, child_fork(&child, _fn, bench))
+
+/* The child does what it does, and all is right here while it lives and after. */
+#define CHECK_FORK() do {						\
+	EXPECT_EQ(0, child_do(&child));					\
+	EXPECT_EQ(-1, bench_differs(bench));				\
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));			\
+	EXPECT_EQ(0, child_end(&child));				\
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));	\
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE, PAGE));		\
+	EXPECT_EQ(-1, bench_differs(bench));				\
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));			\
+} while (0)
+
+TEST_F(mm, fork_then_importer_writes)
+{
+	FORK(child_sees_its_own);
+
+	/* Both without and with a fault, and more than once. */
+	EXPECT_EQ(0, bench_write_new(bench, MIDDLE - 3, HUGE_PAGE + 7));
+	EXPECT_EQ(0, bench_write_new(bench, MIDDLE - 3, PAGE));
+	CHECK_FORK();
+}
+
+TEST_F(mm, fork_then_importer_writes_by_a_new_mr)
+{
+	FORK(child_sees_its_own);
+
+	EXPECT_EQ(0, bench_register(bench));
+	EXPECT_EQ(0, bench_write_new(bench, MIDDLE - 3, HUGE_PAGE + 7));
+	CHECK_FORK();
+}
+
+TEST_F(mm, fork_then_importer_prefetches_for_writing)
+{
+	FORK(child_sees_its_own);
+
+	EXPECT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
+				   SIZE, 1));
+	EXPECT_EQ(0, bench_write_new(bench, MIDDLE - 3, HUGE_PAGE + 7));
+	CHECK_FORK();
+}
+
+TEST_F(mm, fork_then_importer_adds)
+{
+	FORK(child_sees_its_own);
+
+	EXPECT_EQ(0, bench_add(bench, MIDDLE + 8, 1));
+	CHECK_FORK();
+}
+
+TEST_F(mm, fork_then_importer_receives)
+{
+	FORK(child_sees_its_own);
+
+	EXPECT_EQ(0, rdma_post_recv(&bench->link.far, bench->buf.mem + MIDDLE,
+				    bench->mr->lkey, PAGE + 1));
+	EXPECT_EQ(0, rdma_send(&bench->link.near, bench->ram.mem,
+			       bench->ram_mr->lkey, PAGE + 1));
+	EXPECT_EQ(0, rdma_wait(&bench->link.far));
+	memcpy(bench->buf.shadow + MIDDLE, bench->ram.mem, PAGE + 1);
+	CHECK_FORK();
+}
+
+TEST_F(mm, fork_then_gpu_writes)
+{
+	FORK(child_sees_its_own);
+
+	EXPECT_EQ(0, buffer_xor(&bench->buf, bench->gpu, MIDDLE - 8,
+				HUGE_PAGE));
+	CHECK_FORK();
+}
+
+TEST_F(mm, fork_then_all_write)
+{
+	FORK(child_writes_with_cpu);
+
+	EXPECT_EQ(0, bench_write_new(bench, MIDDLE - 3, PAGE));
+	EXPECT_EQ(0, buffer_xor(&bench->buf, bench->gpu, MIDDLE - 8, PAGE));
+	EXPECT_EQ(0, bench_write_new(bench, MIDDLE - 3, PAGE));
+	CHECK_FORK();
+}
+
+TEST_F(mm, fork_then_child_writes)
+{
+	FORK(child_writes_with_cpu);
+
+	/* What is read now may be the memory of both. */
+	EXPECT_EQ(-1, bench_differs(bench));
+	CHECK_FORK();
+}
+
+TEST_F(mm, fork_then_gpu_of_child_writes)
+{
+	FORK(child_writes_with_gpu);
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	CHECK_FORK();
+}
+
+TEST_F(mm, fork_then_importer_reads_in_place)
+{
+	FORK(child_sees_its_own);
+
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	CHECK_FORK();
+}
+
+/* Traffic, while somebody else changes what the page tables say. */
+
+static int change_protection(struct worker *worker)
+{
+	uint8_t *mem = worker->bench->buf.mem;
+
+	return mprotect(mem, SIZE, PROT_READ) ||
+	       mprotect(mem + MIDDLE, PAGE, PROT_READ | PROT_WRITE) ||
+	       mprotect(mem, SIZE, PROT_READ | PROT_WRITE) ? -errno : 0;
+}
+
+TEST_F(mm, reads_while_protection_changes)
+{
+	struct bench *bench = &self->bench;
+	struct worker worker = { .bench = bench };
+	bool right = true;
+	int i;
+
+	ASSERT_EQ(0, worker_start(&worker, change_protection));
+	for (i = 0; (i < 5 || worker.rounds < 5) && right && !worker.err; i++) {
+		if (i % 2)
+			right = !bench_register(bench);
+		if (right)
+			right = bench_differs(bench) == -1;
+	}
+	EXPECT_EQ(0, worker_stop(&worker));
+	EXPECT_TRUE(right);
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+}
+
+/* What is the child's may not change, whatever is done to the parent's. */
+static int child_keeps_its_own(const uint8_t *mem)
+{
+	static uint8_t before[PAGE];
+
+	memcpy(before, mem + MIDDLE, PAGE);
+	usleep(5000);
+	return memcmp(before, mem + MIDDLE, PAGE) != 0;
+}
+
+static int fork_child(struct worker *worker)
+{
+	struct bench *bench = worker->bench;
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid)
+		_exit(child_keeps_its_own(bench->buf.mem));
+	if (waitpid(pid, &status, 0) != pid || status)
+		return -EILSEQ;
+
+	return worker->rounds % 2 ?
+	       gpu_to_vram(bench->gpu, bench->buf.mem, SIZE, NULL) : 0;
+}
+
+TEST_F(mm, writes_while_children_are_forked)
+{
+	struct bench *bench = &self->bench;
+	struct worker worker = { .bench = bench };
+	int i, err = 0;
+
+	ASSERT_EQ(0, worker_start(&worker, fork_child));
+	for (i = 0; (i < 100 || worker.rounds < 6) && !err && !worker.err; i++)
+		err = bench_add(bench, MIDDLE + i * 8 % PAGE, i + 1);
+	EXPECT_EQ(0, worker_stop(&worker));
+	EXPECT_EQ(0, err);
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+TEST_HARNESS_MAIN

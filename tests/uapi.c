@@ -1,0 +1,854 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The ioctls of vsvm: that they do what they say, and what they say to nonsense.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+
+#define SIZE	MIB(4)
+#define PAGES	(SIZE / PAGE)
+
+#define KEY	0xa5a5c3c30f0f1234
+
+FIXTURE(uapi) {
+	int gpu;
+	uint64_t vram_free;
+	struct buffer buf;
+	struct buffer src;
+	uint64_t sum;
+	struct drm_vsvm_residency where;
+};
+
+FIXTURE_SETUP(uapi)
+{
+	self->gpu = gpu_open(0);
+	ASSERT_LE(0, self->gpu);
+	self->vram_free = vram_free(self->gpu);
+	ASSERT_EQ(0, buffer_map(&self->buf, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, buffer_map(&self->src, SIZE, MADV_HUGEPAGE));
+	buffer_write(&self->buf, 0, SIZE);
+	buffer_write(&self->src, 0, SIZE);
+}
+
+/* Whatever the test has done, the data is what it should be. */
+FIXTURE_TEARDOWN(uapi)
+{
+	EXPECT_EQ(-1, buffer_differs(&self->buf));
+	EXPECT_EQ(-1, buffer_differs(&self->src));
+	buffer_unmap(&self->buf);
+	buffer_unmap(&self->src);
+	EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
+	close(self->gpu);
+}
+
+/* What the operations do */
+
+static const struct piece {
+	size_t offset;
+	size_t size;
+} pieces[] = {
+	{ 0, 8 },
+	{ PAGE - 8, 16 },
+	{ 3 * PAGE + 24, 5 * PAGE - 16 },
+	{ HUGE_PAGE - 8, PAGE + 16 },
+	{ 8, SIZE - 8 },
+	{ 0, SIZE },
+};
+
+static uint64_t sum_words(const void *words, size_t size)
+{
+	const uint64_t *p = words;
+	uint64_t sum = 0;
+	size_t i;
+
+	for (i = 0; i < size / sizeof(*p); i++)
+		sum += p[i];
+	return sum;
+}
+
+TEST_F(uapi, sum)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(pieces); i++) {
+		const struct piece *p = &pieces[i];
+
+		ASSERT_EQ(0, gpu_sum(self->gpu, self->buf.mem + p->offset,
+				     p->size, &self->sum));
+		EXPECT_EQ(sum_words(self->buf.shadow + p->offset, p->size),
+			  self->sum);
+	}
+}
+
+TEST_F(uapi, xor)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(pieces); i++) {
+		const struct piece *p = &pieces[i];
+
+		ASSERT_EQ(0, buffer_xor(&self->buf, self->gpu, p->offset,
+					p->size));
+		EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+	}
+}
+
+TEST_F(uapi, fill)
+{
+	unsigned int i;
+	size_t pos;
+
+	for (i = 0; i < ARRAY_LEN(pieces); i++) {
+		const struct piece *p = &pieces[i];
+		uint64_t value = KEY + i;
+
+		ASSERT_EQ(0, gpu_fill(self->gpu, self->buf.mem + p->offset,
+				      p->size, value));
+		for (pos = 0; pos < p->size; pos += sizeof(value))
+			memcpy(self->buf.shadow + p->offset + pos, &value,
+			       sizeof(value));
+		EXPECT_EQ(-1, buffer_differs(&self->buf));
+	}
+}
+
+TEST_F(uapi, copy)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(pieces); i++) {
+		const struct piece *p = &pieces[i];
+		size_t from = (p->offset + 7 * PAGE + 8) % (SIZE - p->size + 8);
+
+		ASSERT_EQ(0, buffer_xor(&self->src, self->gpu, from, p->size));
+		ASSERT_EQ(0, gpu_copy(self->gpu, self->buf.mem + p->offset,
+				      self->src.mem + from, p->size));
+		memcpy(self->buf.shadow + p->offset, self->src.shadow + from,
+		       p->size);
+		EXPECT_EQ(-1, buffer_differs(&self->buf));
+	}
+}
+
+TEST_F(uapi, copy_to_the_neighbour)
+{
+	ASSERT_EQ(0, gpu_copy(self->gpu, self->buf.mem + HUGE_PAGE,
+			      self->buf.mem, HUGE_PAGE));
+	memcpy(self->buf.shadow + HUGE_PAGE, self->buf.shadow, HUGE_PAGE);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+}
+
+/* Memory that is elsewhere at first: in swap, nowhere, split, or of two sizes. */
+TEST_F(uapi, memory_of_all_kinds)
+{
+	uint8_t *mem = self->buf.mem, *shadow = self->buf.shadow;
+	size_t pos;
+
+	ASSERT_EQ(0, gpu_to_vram(self->gpu, mem, HUGE_PAGE, NULL));
+	for (pos = HUGE_PAGE / 2; pos < SIZE - PAGE; pos += 7 * PAGE) {
+		ASSERT_EQ(0, madvise(mem + pos, PAGE, MADV_PAGEOUT));
+		ASSERT_EQ(0, madvise(mem + pos + PAGE, PAGE, MADV_DONTNEED));
+		memset(shadow + pos + PAGE, 0, PAGE);
+	}
+	ASSERT_EQ(0, buffer_xor(&self->buf, self->gpu, 8, SIZE - 16));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+}
+
+TEST_F(uapi, results_are_zero_but_for_a_sum)
+{
+	struct drm_vsvm_op op = {
+		.addr = (uintptr_t)self->buf.mem,
+		.size = SIZE,
+		.op = DRM_VSVM_OP_XOR,
+		.operand = 0,
+		.result = KEY,
+	};
+
+	ASSERT_EQ(0, ioctl(self->gpu, DRM_IOCTL_VSVM_OP, &op));
+	EXPECT_EQ(0, op.result);
+}
+
+TEST_F(uapi, prefetch_there_and_back)
+{
+	uint64_t pages;
+
+	ASSERT_EQ(0, gpu_to_vram(self->gpu, self->buf.mem, SIZE, &pages));
+	EXPECT_EQ(PAGES, pages);
+	EXPECT_EQ(PAGES, pages_in_vram(self->gpu, self->buf.mem, SIZE));
+	ASSERT_EQ(0, buffer_xor(&self->buf, self->gpu, 8, SIZE - 16));
+	ASSERT_EQ(0, gpu_to_ram(self->gpu, self->buf.mem, SIZE));
+	EXPECT_EQ(0, pages_in_vram(self->gpu, self->buf.mem, SIZE));
+	EXPECT_TRUE(page_is_present(self->buf.mem + SIZE - PAGE));
+}
+
+TEST_F(uapi, prefetch_of_what_was_never_touched)
+{
+	struct buffer hole;
+	uint64_t pages;
+
+	ASSERT_EQ(0, buffer_map(&hole, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, gpu_to_vram(self->gpu, hole.mem, SIZE, &pages));
+	EXPECT_EQ(PAGES, pages);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&hole, self->gpu));
+	EXPECT_EQ(-1, buffer_differs(&hole));
+	buffer_unmap(&hole);
+}
+
+TEST_F(uapi, residency_tells_kinds_apart)
+{
+	struct buffer buf;
+
+	ASSERT_EQ(0, buffer_map(&buf, SIZE, MADV_NOHUGEPAGE));
+	buffer_write(&buf, 0, HUGE_PAGE + 3 * PAGE);
+	ASSERT_EQ(0, gpu_to_vram(self->gpu, buf.mem, HUGE_PAGE, NULL));
+	ASSERT_EQ(0, gpu_residency(self->gpu, buf.mem, SIZE, &self->where));
+	EXPECT_EQ(HUGE_PAGE_NR, self->where.vram);
+	EXPECT_EQ(0, self->where.huge);
+	EXPECT_EQ(0, self->where.peer);
+	EXPECT_EQ(3, self->where.ram);
+	EXPECT_EQ(HUGE_PAGE_NR - 3, self->where.none);
+	buffer_unmap(&buf);
+}
+
+TEST_F(uapi, counters_count_pages)
+{
+	struct drm_vsvm_counters before, after;
+
+	ASSERT_EQ(0, gpu_counters(self->gpu, &before));
+	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, SIZE));
+	ASSERT_EQ(0, gpu_counters(self->gpu, &after));
+	EXPECT_EQ(before.pages_to_vram + PAGES, after.pages_to_vram);
+	EXPECT_EQ(before.pages_to_ram, after.pages_to_ram);
+	EXPECT_EQ(before.vram_free - SIZE, after.vram_free);
+
+	ASSERT_EQ(0, gpu_to_ram(self->gpu, self->buf.mem, SIZE));
+	ASSERT_EQ(0, gpu_counters(self->gpu, &after));
+	EXPECT_EQ(before.pages_to_vram + PAGES, after.pages_to_vram);
+	EXPECT_EQ(before.pages_to_ram + PAGES, after.pages_to_ram);
+	EXPECT_EQ(before.vram_free, after.vram_free);
+}
+
+TEST_F(uapi, all_of_vram_is_in_the_window)
+{
+	struct drm_vsvm_info info;
+
+	ASSERT_EQ(0, gpu_info(self->gpu, &info));
+	EXPECT_LT(SIZE, info.vram_size);
+	EXPECT_EQ(info.vram_size, info.window_size);
+	EXPECT_EQ(info.vram_size, self->vram_free);
+}
+
+TEST_F(uapi, more_than_vram_can_hold)
+{
+	struct drm_vsvm_info info;
+	struct buffer big;
+	uint64_t pages;
+
+	ASSERT_EQ(0, gpu_info(self->gpu, &info));
+	ASSERT_EQ(0, buffer_map(&big, info.vram_size + MIB(16), MADV_HUGEPAGE));
+	buffer_write(&big, 0, big.size);
+	ASSERT_EQ(0, gpu_to_vram(self->gpu, big.mem, big.size, &pages));
+	EXPECT_LE(pages, info.vram_size / PAGE);
+	EXPECT_GT(pages, info.vram_size / PAGE * 9 / 10);
+
+	ASSERT_EQ(0, buffer_xor(&big, self->gpu, 8, big.size - 8));
+	ASSERT_EQ(0, gpu_sum(self->gpu, big.mem, big.size, &self->sum));
+	EXPECT_EQ(sum_words(big.shadow, big.size), self->sum);
+	EXPECT_EQ(-1, buffer_differs(&big));
+	buffer_unmap(&big);
+}
+
+/* Memory that cannot go to a device */
+
+/* Prefetch is refused, and all operations work where the memory is. */
+#define CHECK_STAYS(_mem, _size) do {					\
+	struct buffer there = { .mem = _mem, .size = _size };		\
+									\
+	ASSERT_NE(MAP_FAILED, (void *)there.mem);			\
+	there.shadow = malloc(there.size);				\
+	ASSERT_NE(NULL, there.shadow);					\
+	buffer_write(&there, 0, there.size);				\
+	EXPECT_EQ(-EOPNOTSUPP, gpu_to_vram(self->gpu, there.mem,	\
+					   there.size, NULL));		\
+	EXPECT_EQ(0, buffer_xor(&there, self->gpu, 8, there.size - 16)); \
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&there, self->gpu));	\
+	EXPECT_EQ(-1, buffer_differs(&there));				\
+	EXPECT_EQ(0, gpu_copy(self->gpu, self->buf.mem + 8,		\
+			      there.mem + 16, PAGE));			\
+	memcpy(self->buf.shadow + 8, there.shadow + 16, PAGE);		\
+	EXPECT_EQ(-1, buffer_differs(&self->buf));			\
+	EXPECT_EQ(0, gpu_copy(self->gpu, there.mem + 16,		\
+			      self->src.mem + 8, PAGE));		\
+	memcpy(there.shadow + 16, self->src.shadow + 8, PAGE);		\
+	EXPECT_EQ(-1, buffer_differs(&there));				\
+	EXPECT_EQ(0, pages_in_vram(self->gpu, there.mem, there.size));	\
+	free(there.shadow);						\
+	munmap(there.mem, there.size);					\
+} while (0)
+
+TEST_F(uapi, file_memory_is_used_in_place)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, KIB(64)));
+	CHECK_STAYS(mmap(NULL, KIB(64), PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			 0), KIB(64));
+	close(fd);
+}
+
+TEST_F(uapi, private_file_memory_is_used_in_place)
+{
+	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
+	ASSERT_LE(0, fd);
+	CHECK_STAYS(mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE,
+			 fd, 0), 4 * PAGE);
+	close(fd);
+}
+
+TEST_F(uapi, shared_memory_is_used_in_place)
+{
+	CHECK_STAYS(mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0), SIZE);
+}
+
+TEST_F(uapi, hugetlb_memory_is_used_in_place)
+{
+	void *mem;
+
+	ASSERT_EQ(0, file_write("/proc/sys/vm/nr_hugepages", "2"));
+	mem = mmap(NULL, 2 * HUGE_PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (mem == MAP_FAILED)
+		SKIP(return, "no room for hugetlb pages");
+	CHECK_STAYS(mem, 2 * HUGE_PAGE);
+	EXPECT_EQ(0, file_write("/proc/sys/vm/nr_hugepages", "0"));
+}
+
+TEST_F(uapi, read_only_file_is_summed_up)
+{
+	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	void *mem = mmap(NULL, 4 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
+
+	ASSERT_NE(MAP_FAILED, mem);
+	ASSERT_EQ(0, gpu_sum(self->gpu, mem, 4 * PAGE, &self->sum));
+	EXPECT_EQ(sum_words(mem, 4 * PAGE), self->sum);
+	munmap(mem, 4 * PAGE);
+	close(fd);
+}
+
+/* Bad input. Nothing of it changes the memory; the teardown looks. */
+
+#define GPU_OPS(_check, _mem, _size) do {				\
+	_check(gpu_fill(self->gpu, _mem, _size, KEY));			\
+	_check(gpu_xor(self->gpu, _mem, _size, KEY));			\
+	_check(gpu_sum(self->gpu, _mem, _size, &self->sum));		\
+	_check(gpu_copy(self->gpu, _mem, self->src.mem, _size));	\
+	_check(gpu_copy(self->gpu, self->src.mem, _mem, _size));	\
+} while (0)
+
+#define PAGE_OPS(_check, _mem, _size) do {				\
+	_check(gpu_to_vram(self->gpu, _mem, _size, NULL));		\
+	_check(gpu_to_ram(self->gpu, _mem, _size));			\
+	_check(gpu_residency(self->gpu, _mem, _size, &self->where));	\
+} while (0)
+
+#define EXPECT_EINVAL(_call)	EXPECT_EQ(-EINVAL, _call)
+#define EXPECT_EFAULT(_call)	EXPECT_EQ(-EFAULT, _call)
+#define EXPECT_EPERM(_call)	EXPECT_EQ(-EPERM, _call)
+
+TEST_F(uapi, unaligned_words)
+{
+	int i;
+
+	for (i = 1; i < 8; i++) {
+		GPU_OPS(EXPECT_EINVAL, self->buf.mem + i, 64);
+		GPU_OPS(EXPECT_EINVAL, self->buf.mem, 64 + i);
+	}
+	EXPECT_EINVAL(gpu_copy(self->gpu, self->buf.mem, self->src.mem + 4,
+			       64));
+}
+
+TEST_F(uapi, unaligned_pages)
+{
+	PAGE_OPS(EXPECT_EINVAL, self->buf.mem + 8, PAGE);
+	PAGE_OPS(EXPECT_EINVAL, self->buf.mem + PAGE / 2, PAGE);
+	PAGE_OPS(EXPECT_EINVAL, self->buf.mem, PAGE + 8);
+	PAGE_OPS(EXPECT_EINVAL, self->buf.mem, PAGE - 1);
+}
+
+TEST_F(uapi, nothing_at_all)
+{
+	GPU_OPS(EXPECT_EINVAL, self->buf.mem, 0);
+	PAGE_OPS(EXPECT_EINVAL, self->buf.mem, 0);
+	GPU_OPS(EXPECT_EINVAL, (void *)0, 0);
+}
+
+TEST_F(uapi, ranges_that_wrap_around)
+{
+	uint8_t *mem = self->buf.mem;
+
+	EXPECT_EINVAL(gpu_fill(self->gpu, mem, -(size_t)mem, KEY));
+	PAGE_OPS(EXPECT_EINVAL, mem, -(size_t)mem);
+	GPU_OPS(EXPECT_EINVAL, self->buf.mem, (size_t)-8);
+	PAGE_OPS(EXPECT_EINVAL, self->buf.mem, -PAGE);
+	GPU_OPS(EXPECT_EINVAL, (void *)-8UL, 16);
+	PAGE_OPS(EXPECT_EINVAL, (void *)-PAGE, 2 * PAGE);
+}
+
+TEST_F(uapi, ranges_beyond_user_space)
+{
+	void *last = (void *)((1UL << 47) - 2 * PAGE);
+	void *hole = (void *)(1UL << 50);
+	void *kernel = (void *)0xffff888000000000;
+	void *end = (void *)-(2 * PAGE);
+
+	GPU_OPS(EXPECT_EFAULT, hole, PAGE);
+	PAGE_OPS(EXPECT_EFAULT, hole, PAGE);
+	GPU_OPS(EXPECT_EFAULT, kernel, PAGE);
+	PAGE_OPS(EXPECT_EFAULT, kernel, PAGE);
+	GPU_OPS(EXPECT_EFAULT, end, PAGE);
+	PAGE_OPS(EXPECT_EFAULT, end, PAGE);
+	GPU_OPS(EXPECT_EFAULT, last, 4 * PAGE);
+	PAGE_OPS(EXPECT_EFAULT, last, 4 * PAGE);
+	GPU_OPS(EXPECT_EFAULT, (void *)0, PAGE);
+}
+
+/* In a process of its own, since all that it has is in these ranges. */
+static int work_on_huge_ranges(void *arg)
+{
+	uint8_t *mem = arg;
+	size_t most = (1UL << 47) - 2 * PAGE - (size_t)mem;
+	int gpu = gpu_open(0);
+	uint64_t sum;
+
+	return gpu_to_vram(gpu, mem, most, NULL) != -EFAULT ||
+	       gpu_sum(gpu, mem, most, &sum) != -EFAULT ||
+	       gpu_to_ram(gpu, mem, most) != -EFAULT;
+}
+
+TEST_F(uapi, huge_ranges)
+{
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, work_on_huge_ranges, self->buf.mem));
+	EXPECT_EQ(0, child_do(&child));
+	EXPECT_EQ(0, child_end(&child));
+}
+
+TEST_F(uapi, holes)
+{
+	uint8_t *mem = self->src.mem;
+
+	ASSERT_EQ(0, munmap(mem + PAGE, PAGE));
+	GPU_OPS(EXPECT_EFAULT, mem + PAGE, 64);
+	EXPECT_EFAULT(gpu_to_vram(self->gpu, mem + PAGE, PAGE, NULL));
+	EXPECT_EFAULT(gpu_to_ram(self->gpu, mem + PAGE, PAGE));
+	EXPECT_EFAULT(gpu_to_vram(self->gpu, mem, 4 * PAGE, NULL));
+	EXPECT_EFAULT(gpu_to_ram(self->gpu, mem, 4 * PAGE));
+	EXPECT_EFAULT(gpu_sum(self->gpu, mem, 4 * PAGE, &self->sum));
+	EXPECT_EFAULT(gpu_sum(self->gpu, mem + 2 * PAGE - 8, 16, &self->sum));
+
+	/* Residency is there to tell. */
+	ASSERT_EQ(0, gpu_residency(self->gpu, mem, 4 * PAGE, &self->where));
+	EXPECT_EQ(1, self->where.none);
+
+	ASSERT_EQ(mem + PAGE, mmap(mem + PAGE, PAGE, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+				   0));
+	memset(self->src.shadow + PAGE, 0, PAGE);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->src, self->gpu));
+}
+
+TEST_F(uapi, inaccessible_memory)
+{
+	ASSERT_EQ(0, mprotect(self->buf.mem, SIZE, PROT_NONE));
+	EXPECT_EFAULT(gpu_sum(self->gpu, self->buf.mem, PAGE, &self->sum));
+	ASSERT_EQ(0, mprotect(self->buf.mem, SIZE, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+}
+
+TEST_F(uapi, read_only_memory_in_ram)
+{
+	ASSERT_EQ(0, mprotect(self->buf.mem, SIZE, PROT_READ));
+	EXPECT_EQ(-EACCES, gpu_fill(self->gpu, self->buf.mem, PAGE, KEY));
+	EXPECT_EQ(-EACCES, gpu_xor(self->gpu, self->buf.mem + 8, PAGE, KEY));
+	EXPECT_EQ(-EACCES, gpu_copy(self->gpu, self->buf.mem, self->src.mem,
+				    PAGE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+	EXPECT_EQ(0, gpu_copy(self->gpu, self->src.mem, self->buf.mem, PAGE));
+	memcpy(self->src.shadow, self->buf.shadow, PAGE);
+}
+
+TEST_F(uapi, read_only_memory_in_vram)
+{
+	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, SIZE));
+	ASSERT_EQ(0, mprotect(self->buf.mem, SIZE, PROT_READ));
+	EXPECT_EQ(-EACCES, gpu_fill(self->gpu, self->buf.mem, PAGE, KEY));
+	EXPECT_EQ(-EACCES, gpu_xor(self->gpu, self->buf.mem + 8, PAGE, KEY));
+	EXPECT_EQ(-EACCES, gpu_copy(self->gpu, self->buf.mem, self->src.mem,
+				    PAGE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+	EXPECT_EQ(PAGES, pages_in_vram(self->gpu, self->buf.mem, SIZE));
+
+	ASSERT_EQ(0, mprotect(self->buf.mem, SIZE, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, buffer_xor(&self->buf, self->gpu, 8, SIZE - 8));
+}
+
+TEST_F(uapi, copies_that_overlap)
+{
+	uint8_t *mem = self->buf.mem;
+
+	EXPECT_EINVAL(gpu_copy(self->gpu, mem, mem, PAGE));
+	EXPECT_EINVAL(gpu_copy(self->gpu, mem, mem + PAGE - 8, PAGE));
+	EXPECT_EINVAL(gpu_copy(self->gpu, mem + PAGE - 8, mem, PAGE));
+	EXPECT_EINVAL(gpu_copy(self->gpu, mem + 8, mem, HUGE_PAGE));
+	EXPECT_EINVAL(gpu_copy(self->gpu, mem, mem + PAGE, 3 * PAGE));
+}
+
+TEST_F(uapi, unknown_operations)
+{
+	static const uint32_t ops[] = { 4, 5, 0x80000000, 0xffffffff };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(ops); i++) {
+		struct drm_vsvm_op op = {
+			.addr = (uintptr_t)self->buf.mem,
+			.size = PAGE,
+			.op = ops[i],
+		};
+
+		EXPECT_EQ(-1, ioctl(self->gpu, DRM_IOCTL_VSVM_OP, &op));
+		EXPECT_EQ(EINVAL, errno);
+	}
+}
+
+TEST_F(uapi, unknown_places)
+{
+	static const uint32_t places[] = { 2, 3, 0x80000001, 0xffffffff };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(places); i++) {
+		struct drm_vsvm_prefetch prefetch = {
+			.addr = (uintptr_t)self->buf.mem,
+			.size = PAGE,
+			.where = places[i],
+		};
+
+		EXPECT_EQ(-1, ioctl(self->gpu, DRM_IOCTL_VSVM_PREFETCH,
+				    &prefetch));
+		EXPECT_EQ(EINVAL, errno);
+	}
+	EXPECT_EQ(0, pages_in_vram(self->gpu, self->buf.mem, SIZE));
+}
+
+TEST_F(uapi, reserved_fields)
+{
+	struct drm_vsvm_op op = {
+		.addr = (uintptr_t)self->buf.mem,
+		.size = PAGE,
+		.op = DRM_VSVM_OP_FILL,
+		.pad = 1,
+	};
+	struct drm_vsvm_prefetch prefetch = {
+		.addr = (uintptr_t)self->buf.mem,
+		.size = PAGE,
+		.where = DRM_VSVM_TO_VRAM,
+		.pad = 0x80000000,
+	};
+
+	EXPECT_EQ(-1, ioctl(self->gpu, DRM_IOCTL_VSVM_OP, &op));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, ioctl(self->gpu, DRM_IOCTL_VSVM_PREFETCH, &prefetch));
+	EXPECT_EQ(EINVAL, errno);
+}
+
+TEST_F(uapi, unknown_ioctls)
+{
+	char arg[1 << _IOC_SIZEBITS] = {};
+	unsigned int nr, dir;
+
+	for (nr = DRM_COMMAND_BASE + DRM_VSVM_COUNTERS + 1;
+	     nr < DRM_COMMAND_END; nr++) {
+		for (dir = 0; dir < 4; dir++) {
+			EXPECT_EQ(-1, ioctl(self->gpu,
+					    _IOC(dir, DRM_IOCTL_BASE, nr, 64),
+					    arg));
+			EXPECT_EQ(EINVAL, errno);
+		}
+	}
+
+	EXPECT_EQ(-1, ioctl(self->gpu, _IOC(_IOC_READ, 'D', 1, 64), arg));
+	EXPECT_EQ(ENOTTY, errno);
+}
+
+/*
+ * A size that is not the structure's is a version that we do not have: what is
+ * missing is zero, and so an invalid range; what is too much is left alone.
+ */
+TEST_F(uapi, wild_sizes)
+{
+	static const unsigned int nrs[] = {
+		DRM_VSVM_PREFETCH, DRM_VSVM_OP, DRM_VSVM_RESIDENCY,
+	};
+	static uint8_t arg[1 << _IOC_SIZEBITS];
+	struct drm_vsvm_op *op = (struct drm_vsvm_op *)arg;
+	unsigned int i;
+
+	memset(arg, 0xff, sizeof(arg));
+	for (i = 0; i < ARRAY_LEN(nrs); i++) {
+		unsigned int nr = DRM_COMMAND_BASE + nrs[i];
+
+		EXPECT_EQ(-1, ioctl(self->gpu, DRM_IOWR(nr, uint8_t[0]), arg));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(-1, ioctl(self->gpu, DRM_IOWR(nr, uint8_t[1]), arg));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(-1, ioctl(self->gpu, DRM_IOWR(nr, uint8_t[15]), arg));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(-1, ioctl(self->gpu, DRM_IOWR(nr, uint8_t[16383]),
+				    arg));
+		EXPECT_EQ(EINVAL, errno);
+	}
+
+	*op = (struct drm_vsvm_op) {
+		.addr = (uintptr_t)self->buf.mem,
+		.size = PAGE,
+		.op = DRM_VSVM_OP_SUM,
+	};
+	EXPECT_EQ(0, ioctl(self->gpu, DRM_IOWR(DRM_COMMAND_BASE + DRM_VSVM_OP,
+					       uint8_t[16383]), arg));
+	EXPECT_EQ(sum_words(self->buf.shadow, PAGE), op->result);
+	EXPECT_EQ(0xff, arg[sizeof(*op) + PAGE]);
+}
+
+TEST_F(uapi, arguments_out_of_reach)
+{
+	static const unsigned long requests[] = {
+		DRM_IOCTL_VSVM_INFO, DRM_IOCTL_VSVM_PREFETCH, DRM_IOCTL_VSVM_OP,
+		DRM_IOCTL_VSVM_RESIDENCY, DRM_IOCTL_VSVM_COUNTERS,
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(requests); i++) {
+		EXPECT_EQ(-1, ioctl(self->gpu, requests[i], NULL));
+		EXPECT_EQ(EFAULT, errno);
+		EXPECT_EQ(-1, ioctl(self->gpu, requests[i],
+				    0xffff888000000000));
+		EXPECT_EQ(EFAULT, errno);
+	}
+}
+
+/* Files and processes */
+
+/* What a process may do with the file of another. */
+static int all_refused(int gpu, void *mem)
+{
+	struct drm_vsvm_residency where;
+	uint64_t sum;
+
+	return gpu_to_vram(gpu, mem, PAGE, NULL) != -EPERM ||
+	       gpu_to_ram(gpu, mem, PAGE) != -EPERM ||
+	       gpu_residency(gpu, mem, PAGE, &where) != -EPERM ||
+	       gpu_fill(gpu, mem, PAGE, 0) != -EPERM ||
+	       gpu_xor(gpu, mem, PAGE, KEY) != -EPERM ||
+	       gpu_sum(gpu, mem, PAGE, &sum) != -EPERM ||
+	       gpu_copy(gpu, mem, (char *)mem + PAGE, PAGE) != -EPERM;
+}
+
+TEST_F(uapi, file_is_of_no_use_to_a_child)
+{
+	int status;
+	pid_t pid;
+
+	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, HUGE_PAGE));
+	pid = fork();
+	if (!pid)
+		_exit(all_refused(self->gpu, self->buf.mem));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+/* The other half of this test is in main(). */
+TEST_F(uapi, file_is_of_no_use_after_exec)
+{
+	char fd[16];
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid) {
+		int gpu = gpu_open(0);
+
+		snprintf(fd, sizeof(fd), "%d", gpu);
+		fcntl(gpu, F_SETFD, 0);
+		execl("/proc/self/exe", "test-uapi", "--refused", fd, NULL);
+		_exit(2);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+TEST_F(uapi, files_of_one_process_see_the_same)
+{
+	int second = gpu_open(0);
+
+	ASSERT_LE(0, second);
+	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, SIZE));
+	EXPECT_EQ(PAGES, pages_in_vram(second, self->buf.mem, SIZE));
+	ASSERT_EQ(0, buffer_xor(&self->buf, second, 8, SIZE - 8));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+	close(second);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+}
+
+TEST_F(uapi, memory_stays_when_its_file_is_closed)
+{
+	int second = gpu_open(0);
+
+	ASSERT_LE(0, second);
+	ASSERT_EQ(0, buffer_to_vram(&self->buf, second, 0, SIZE));
+	close(second);
+	EXPECT_EQ(PAGES, pages_in_vram(self->gpu, self->buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+}
+
+static int xor_with_nothing(struct worker *worker)
+{
+	struct buffer *buf = &worker->bench->buf;
+
+	return gpu_xor(worker->gpu, buf->mem, buf->size, 0);
+}
+
+TEST_F(uapi, file_closed_in_mid_operation)
+{
+	struct bench bench = { .buf = self->buf };
+	struct worker worker = { .bench = &bench, .gpu = gpu_open(0) };
+
+	ASSERT_EQ(0, worker_start(&worker, xor_with_nothing));
+	while (worker.rounds < 3 && !worker.err)
+		usleep(1000);
+	close(worker.gpu);
+	while (!worker.err)
+		usleep(1000);
+	EXPECT_EQ(-EBADF, worker_stop(&worker));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+}
+
+/* Both kinds of work, for ever. */
+static void work_until_killed(volatile int *ready)
+{
+	struct buffer buf = {}, src = {};
+	int gpu = gpu_open(0);
+
+	alarm(20);
+	if (buffer_map(&buf, MIB(16), MADV_HUGEPAGE) ||
+	    buffer_map(&src, MIB(16), MADV_NOHUGEPAGE))
+		_exit(1);
+	buffer_write(&buf, 0, buf.size);
+
+	for (;;) {
+		if (gpu_xor(gpu, buf.mem, buf.size, KEY) ||
+		    gpu_copy(gpu, src.mem, buf.mem, buf.size))
+			_exit(2);
+		*ready = 1;
+		gpu_to_ram(gpu, buf.mem, buf.size);
+	}
+}
+
+TEST_F(uapi, process_killed_in_mid_operation)
+{
+	volatile int *ready = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int i, status;
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, ready);
+	for (i = 0; i < 5; i++) {
+		*ready = 0;
+		pid = fork();
+		if (!pid)
+			work_until_killed(ready);
+		while (!*ready && !waitpid(pid, &status, WNOHANG))
+			usleep(1000);
+		usleep(i * 13000);
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+		EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
+	}
+}
+
+/* There are hours of work in it. */
+TEST_F(uapi, process_killed_in_a_huge_range)
+{
+	struct drm_vsvm_residency where;
+	int gpu, status;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid) {
+		gpu = gpu_open(0);
+		_exit(gpu_residency(gpu, NULL, (1UL << 47) - 2 * PAGE,
+				    &where));
+	}
+	usleep(200000);
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	kill(pid, SIGKILL);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static int work_on_ones_own(void *arg)
+{
+	struct buffer *buf = arg;
+	int gpu = gpu_open(0), i, err = 0;
+
+	if (buffer_map(buf, SIZE, MADV_HUGEPAGE))
+		return -ENOMEM;
+	buffer_write(buf, 0, SIZE);
+	for (i = 0; i < 5 && !err; i++) {
+		err = buffer_to_vram(buf, gpu, 0, SIZE);
+		if (!err && buffer_differs_on_gpu(buf, gpu) != -1)
+			err = -EILSEQ;
+		if (!err && buffer_differs(buf) != -1)
+			err = -EILSEQ;
+	}
+	buffer_unmap(buf);
+
+	return err;
+}
+
+TEST_F(uapi, processes_do_not_see_each_other)
+{
+	struct child child[2];
+	struct buffer buf;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, child_fork(&child[i], work_on_ones_own, &buf));
+		ASSERT_EQ(0, child_start(&child[i]));
+	}
+	EXPECT_EQ(0, work_on_ones_own(&buf));
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, child_result(&child[i]));
+		EXPECT_EQ(0, child_end(&child[i]));
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static uint8_t mem[2 * PAGE] __attribute__((aligned(4096)));
+
+	if (argc == 3 && !strcmp(argv[1], "--refused"))
+		return all_refused(atoi(argv[2]), mem);
+	return test_harness_run(argc, argv);
+}
