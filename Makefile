@@ -16,6 +16,7 @@ help: ## Show this
 ## VRAM=256 MEM=3G    MiB of each GPU; the machine's memory
 ## TOPOLOGY=switch    where the devices sit
 ## SIZE=              MiB that the demo moves
+## TESTS='mm uapi'    only those suites of tests/run
 ## FORCE=1            drop edits made in build/linux
 ## V=1                name each file that is built
 

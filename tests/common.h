@@ -22,6 +22,10 @@
 #define HUGE_PAGE	MIB(2)
 #define HUGE_PAGE_NR	(HUGE_PAGE / PAGE)
 
+/* A busy machine without virtualisation takes its time; hangs are for ever. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	120
+
 #define ARRAY_LEN(a)	(sizeof(a) / sizeof((a)[0]))
 
 /* Anonymous memory, aligned to huge pages, and what should be in it. */
