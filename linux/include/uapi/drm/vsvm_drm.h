@@ -11,6 +11,8 @@
  *	or wraps around.
  * -EFAULT: part of the range is not mapped, or not the process's to map.
  * -EPERM: the file is another process's.
+ * -EBUSY: others keep changing the mappings of the range; try again.
+ * -ENOMEM: out of system memory.
  * -ENODEV: the device is gone.
  * -EINTR: the process is being killed.
  */
