@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+#ifndef _UAPI_LINUX_HMM_EDU_H
+#define _UAPI_LINUX_HMM_EDU_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/**
+ * struct hmm_edu_copy - let the device copy memory of the calling process
+ * @dst: where to
+ * @src: where from
+ * @size: length in bytes, up to HMM_EDU_MAX_SIZE
+ * @copied: out: how many bytes have been copied, also if the ioctl fails
+ *
+ * Either may be in system memory or in device memory, at any offset.
+ *
+ * -EINVAL: @size is zero or too large, or a range wraps around.
+ * -EFAULT: a range is not mapped, or not the process's to map.
+ * -EPERM: @dst is mapped read-only.
+ * -EOPNOTSUPP: the device cannot address all of memory; see the parameter
+ *	dma_bits of the module.
+ * -EIO: the device does not do as it is told.
+ * -ENODEV: the device is gone.
+ * -EINTR: the process is being killed.
+ */
+struct hmm_edu_copy {
+	__u64 dst;
+	__u64 src;
+	__u64 size;
+	__u64 copied;
+};
+
+#define HMM_EDU_MAX_SIZE	(1 << 20)
+
+#define HMM_EDU_COPY	_IOWR('E', 0x00, struct hmm_edu_copy)
+
+#endif /* _UAPI_LINUX_HMM_EDU_H */
