@@ -14,7 +14,7 @@ help: ## Show this
 ## KERNEL_SRC=/path   a kernel tree of your own; it is only read
 ## UNPATCHED=1        the kernel without our series
 ## VRAM=256 MEM=3G    MiB of each GPU; the machine's memory
-## TOPOLOGY=switch    where the devices sit
+## TOPOLOGY=switch    where the devices sit; or host-bridge, or blocked
 ## SIZE=              MiB that the demo moves
 ## TESTS='mm uapi'    only those suites of tests/run
 ## FORCE=1            drop edits made in build/linux
