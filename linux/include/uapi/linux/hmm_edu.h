@@ -14,8 +14,8 @@
  *
  * Either may be in system memory or in device memory, at any offset.
  *
- * -EINVAL: @size is zero or too large, or a range wraps around.
- * -EFAULT: a range is not mapped, or not the process's to map.
+ * -EINVAL: @size is zero or too large.
+ * -EFAULT: a range wraps around, is not mapped, or not the process's to map.
  * -EPERM: @dst is mapped read-only.
  * -EOPNOTSUPP: the device cannot address all of memory; see the parameter
  *	dma_bits of the module.
