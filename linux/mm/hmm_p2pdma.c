@@ -11,6 +11,8 @@
  */
 #define pr_fmt(fmt) "hmm_p2pdma: " fmt
 
+#include <linux/debugfs.h>
+#include <linux/device.h>
 #include <linux/hmm_p2pdma.h>
 #include <linux/init.h>
 #include <linux/kobject.h>
@@ -20,6 +22,8 @@
 #include <linux/mutex.h>
 #include <linux/pci-p2pdma.h>
 #include <linux/percpu.h>
+#include <linux/seq_buf.h>
+#include <linux/seq_file.h>
 #include <linux/sysfs.h>
 
 #include "hmm_p2pdma.h"
@@ -33,13 +37,43 @@ DEFINE_STATIC_KEY_TRUE(hmm_p2pdma_key);
 static struct maple_tree hmm_windows =
 	MTREE_INIT(hmm_windows, MT_FLAGS_USE_RCU);
 
-/* In pages. Never reset, like /proc/vmstat. */
+/* Held to change @hmm_windows, or to keep a window while sleeping. */
+static DEFINE_MUTEX(hmm_windows_lock);
+
+#define HMM_STAT_ALIAS(route)		(route)
+#define HMM_STAT_FALLBACK(reason)	(HMM_NR_ROUTES + (reason))
+#define HMM_NR_STATS			HMM_STAT_FALLBACK(HMM_NR_FALLBACKS)
+
+/* In all since boot, and for each window. */
 struct hmm_p2pdma_stats {
-	unsigned long alias[HMM_NR_ROUTES];
-	unsigned long fallback[HMM_NR_FALLBACKS];
+	unsigned long pages[HMM_NR_STATS];
 };
 
 static DEFINE_PER_CPU(struct hmm_p2pdma_stats, hmm_p2pdma_stats);
+
+static void hmm_stat_add(struct hmm_window *window, unsigned int stat,
+			 unsigned long nr_pages)
+{
+	this_cpu_add(hmm_p2pdma_stats.pages[stat], nr_pages);
+	if (window)
+		this_cpu_add(window->stats->pages[stat], nr_pages);
+}
+
+/* Has the exporter made P2PDMA pages for the window? */
+static bool hmm_window_has_pages(const struct hmm_window *window)
+{
+	unsigned long last = PHYS_PFN(window->phys) + window->nr_pages - 1;
+	struct dev_pagemap *pgmap = get_dev_pagemap(PHYS_PFN(window->phys));
+	bool has_pages;
+
+	if (!pgmap)
+		return false;
+
+	has_pages = pgmap->type == MEMORY_DEVICE_PCI_P2PDMA &&
+		    PFN_PHYS(last) <= pgmap->range.end;
+	put_dev_pagemap(pgmap);
+	return has_pages;
+}
 
 /**
  * hmm_window_register() - declare where a pagemap's memory shows up on the bus
@@ -74,12 +108,20 @@ int hmm_window_register(struct dev_pagemap *pgmap, struct hmm_window *window)
 	if (rcu_access_pointer(pgmap->window))
 		return -EBUSY;
 
-	ret = mtree_insert_range(&hmm_windows, first, last, window, GFP_KERNEL);
-	if (ret)
-		return ret;
+	window->has_pages = hmm_window_has_pages(window);
+	window->stats = alloc_percpu(struct hmm_p2pdma_stats);
+	if (!window->stats)
+		return -ENOMEM;
 
-	rcu_assign_pointer(pgmap->window, window);
-	return 0;
+	mutex_lock(&hmm_windows_lock);
+	ret = mtree_insert_range(&hmm_windows, first, last, window, GFP_KERNEL);
+	if (!ret)
+		rcu_assign_pointer(pgmap->window, window);
+	mutex_unlock(&hmm_windows_lock);
+
+	if (ret)
+		free_percpu(window->stats);
+	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_window_register);
 
@@ -101,9 +143,13 @@ void hmm_window_unregister(struct dev_pagemap *pgmap)
 	if (!window)
 		return;
 
+	mutex_lock(&hmm_windows_lock);
 	RCU_INIT_POINTER(pgmap->window, NULL);
 	mtree_erase(&hmm_windows, PHYS_PFN(window->phys));
+	mutex_unlock(&hmm_windows_lock);
+
 	synchronize_rcu();
+	free_percpu(window->stats);
 }
 EXPORT_SYMBOL_GPL(hmm_window_unregister);
 
@@ -176,10 +222,12 @@ static enum hmm_route hmm_window_route(const struct hmm_window *window,
 	}
 }
 
-void hmm_alias_fallback(unsigned long addr, unsigned long nr_pages,
-			enum hmm_fallback reason)
+/* Note why @nr_pages are going to be migrated. Under rcu_read_lock(). */
+void hmm_alias_fallback(struct page *page, unsigned long addr,
+			unsigned long nr_pages, enum hmm_fallback reason)
 {
-	this_cpu_add(hmm_p2pdma_stats.fallback[reason], nr_pages);
+	hmm_stat_add(rcu_dereference(page_pgmap(page)->window),
+		     HMM_STAT_FALLBACK(reason), nr_pages);
 	trace_hmm_alias_fallback(addr, nr_pages, reason);
 }
 
@@ -214,6 +262,11 @@ bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
 		goto none;
 	}
 
+	if (range->client->need_pages && !window->has_pages) {
+		reason = HMM_FALLBACK_NO_PAGES;
+		goto none;
+	}
+
 	if (window->get_alias) {
 		reason = HMM_FALLBACK_CALLBACK;
 		if (window->get_alias(window, page, nr_pages, &phys) ||
@@ -229,13 +282,13 @@ bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
 		goto none;
 
 	*pfn = PHYS_PFN(window->phys) + offset;
-	this_cpu_add(hmm_p2pdma_stats.alias[cache->route], nr_pages);
+	hmm_stat_add(window, HMM_STAT_ALIAS(cache->route), nr_pages);
 	trace_hmm_alias(addr, *pfn, nr_pages, cache->route);
 	return true;
 
 none:
 	if (fault)
-		hmm_alias_fallback(addr, nr_pages, reason);
+		hmm_alias_fallback(page, addr, nr_pages, reason);
 	return false;
 }
 
@@ -271,44 +324,62 @@ static const struct attribute_group hmm_p2pdma_group = {
 	.attrs = hmm_p2pdma_attrs,
 };
 
-static ssize_t hmm_p2pdma_stat_show(char *buf, size_t offset)
+struct hmm_stat_attr {
+	struct kobj_attribute attr;
+	unsigned int stat;
+};
+
+static struct hmm_stat_attr *to_hmm_stat_attr(struct attribute *attr)
+{
+	return container_of(attr, struct hmm_stat_attr, attr.attr);
+}
+
+static unsigned long hmm_stat_sum(struct hmm_p2pdma_stats __percpu *stats,
+				  unsigned int stat)
 {
 	unsigned long sum = 0;
 	int cpu;
 
 	for_each_possible_cpu(cpu)
-		sum += *(unsigned long *)((void *)per_cpu_ptr(&hmm_p2pdma_stats, cpu) + offset);
+		sum += per_cpu_ptr(stats, cpu)->pages[stat];
 
-	return sysfs_emit(buf, "%lu\n", sum);
+	return sum;
 }
 
-#define HMM_P2PDMA_STAT_ATTR(_name, _field)				\
-static ssize_t _name##_show(struct kobject *kobj,			\
-			    struct kobj_attribute *attr, char *buf)	\
-{									\
-	return hmm_p2pdma_stat_show(buf,				\
-			offsetof(struct hmm_p2pdma_stats, _field));	\
-}									\
-static struct kobj_attribute _name##_attr = __ATTR_RO(_name)
+static ssize_t hmm_stat_show(struct kobject *kobj, struct kobj_attribute *attr,
+			     char *buf)
+{
+	unsigned int stat = to_hmm_stat_attr(&attr->attr)->stat;
 
-HMM_P2PDMA_STAT_ATTR(alias_cpu, alias[HMM_ROUTE_CPU]);
-HMM_P2PDMA_STAT_ATTR(alias_bus, alias[HMM_ROUTE_BUS]);
-HMM_P2PDMA_STAT_ATTR(alias_host_bridge, alias[HMM_ROUTE_HOST_BRIDGE]);
-HMM_P2PDMA_STAT_ATTR(fallback_no_window, fallback[HMM_FALLBACK_NO_WINDOW]);
-HMM_P2PDMA_STAT_ATTR(fallback_outside_window, fallback[HMM_FALLBACK_OUTSIDE_WINDOW]);
-HMM_P2PDMA_STAT_ATTR(fallback_callback, fallback[HMM_FALLBACK_CALLBACK]);
-HMM_P2PDMA_STAT_ATTR(fallback_unreachable, fallback[HMM_FALLBACK_UNREACHABLE]);
-HMM_P2PDMA_STAT_ATTR(fallback_readonly, fallback[HMM_FALLBACK_READONLY]);
+	return sysfs_emit(buf, "%lu\n", hmm_stat_sum(&hmm_p2pdma_stats, stat));
+}
+
+#define HMM_STAT_ATTR(_name, _stat)					\
+static struct hmm_stat_attr _name##_attr = {				\
+	.attr = __ATTR(_name, 0444, hmm_stat_show, NULL),		\
+	.stat = _stat,							\
+}
+
+HMM_STAT_ATTR(alias_cpu, HMM_STAT_ALIAS(HMM_ROUTE_CPU));
+HMM_STAT_ATTR(alias_bus, HMM_STAT_ALIAS(HMM_ROUTE_BUS));
+HMM_STAT_ATTR(alias_host_bridge, HMM_STAT_ALIAS(HMM_ROUTE_HOST_BRIDGE));
+HMM_STAT_ATTR(fallback_no_window, HMM_STAT_FALLBACK(HMM_FALLBACK_NO_WINDOW));
+HMM_STAT_ATTR(fallback_outside_window, HMM_STAT_FALLBACK(HMM_FALLBACK_OUTSIDE_WINDOW));
+HMM_STAT_ATTR(fallback_callback, HMM_STAT_FALLBACK(HMM_FALLBACK_CALLBACK));
+HMM_STAT_ATTR(fallback_unreachable, HMM_STAT_FALLBACK(HMM_FALLBACK_UNREACHABLE));
+HMM_STAT_ATTR(fallback_readonly, HMM_STAT_FALLBACK(HMM_FALLBACK_READONLY));
+HMM_STAT_ATTR(fallback_no_pages, HMM_STAT_FALLBACK(HMM_FALLBACK_NO_PAGES));
 
 static struct attribute *hmm_p2pdma_stat_attrs[] = {
-	&alias_cpu_attr.attr,
-	&alias_bus_attr.attr,
-	&alias_host_bridge_attr.attr,
-	&fallback_no_window_attr.attr,
-	&fallback_outside_window_attr.attr,
-	&fallback_callback_attr.attr,
-	&fallback_unreachable_attr.attr,
-	&fallback_readonly_attr.attr,
+	&alias_cpu_attr.attr.attr,
+	&alias_bus_attr.attr.attr,
+	&alias_host_bridge_attr.attr.attr,
+	&fallback_no_window_attr.attr.attr,
+	&fallback_outside_window_attr.attr.attr,
+	&fallback_callback_attr.attr.attr,
+	&fallback_unreachable_attr.attr.attr,
+	&fallback_readonly_attr.attr.attr,
+	&fallback_no_pages_attr.attr.attr,
 	NULL,
 };
 
@@ -323,9 +394,93 @@ static const struct attribute_group *hmm_p2pdma_groups[] = {
 	NULL,
 };
 
+static int windows_show(struct seq_file *m, void *v)
+{
+	struct hmm_window *window;
+	unsigned long index = 0;
+	struct attribute **attr;
+
+	mutex_lock(&hmm_windows_lock);
+	mt_for_each(&hmm_windows, window, index, ULONG_MAX) {
+		seq_printf(m, "exporter=%s start=%pa size=%llu lookup=%s cpu_map=%d pages=%d",
+			   dev_name(window->provider->owner), &window->phys,
+			   (u64)window->nr_pages << PAGE_SHIFT,
+			   window->get_alias ? "callback" : "linear",
+			   !iosys_map_is_null(&window->map), window->has_pages);
+		for (attr = hmm_p2pdma_stat_attrs; *attr; attr++)
+			if (*attr != &fallback_no_window_attr.attr.attr)
+				seq_printf(m, " %s=%lu", (*attr)->name,
+					   hmm_stat_sum(window->stats,
+							to_hmm_stat_attr(*attr)->stat));
+		seq_putc(m, '\n');
+	}
+	mutex_unlock(&hmm_windows_lock);
+
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(windows);
+
+static void show_route(struct seq_file *m, struct pci_dev *exporter,
+		       struct pci_dev *importer)
+{
+	enum pci_p2pdma_map_type type;
+	DECLARE_SEQ_BUF(ports, 256);
+	bool redirected;
+
+	type = pci_p2pdma_explain(exporter, importer, &ports);
+	redirected = seq_buf_used(&ports);
+
+	seq_printf(m, "exporter=%s importer=%s ", pci_name(exporter),
+		   pci_name(importer));
+	if (type == PCI_P2PDMA_MAP_BUS_ADDR)
+		seq_puts(m, "route=bus");
+	else if (type != PCI_P2PDMA_MAP_THRU_HOST_BRIDGE)
+		seq_printf(m, "route=none reason=%s",
+			   redirected ? "acs_redirect" : "host_bridge");
+	else if (dev_dma_iommu(&importer->dev))
+		seq_puts(m, "route=iommu");
+	else
+		seq_puts(m, "route=host_bridge");
+
+	if (redirected)
+		seq_printf(m, " redirect=%s%s", seq_buf_str(&ports),
+			   seq_buf_has_overflowed(&ports) ? "..." : "");
+	seq_putc(m, '\n');
+}
+
+static int topology_show(struct seq_file *m, void *v)
+{
+	struct hmm_window *window;
+	unsigned long index = 0;
+
+	mutex_lock(&hmm_windows_lock);
+	mt_for_each(&hmm_windows, window, index, ULONG_MAX) {
+		struct pci_dev *exporter = to_pci_dev(window->provider->owner);
+		struct pci_dev *pdev = NULL;
+
+		seq_printf(m, "exporter=%s importer=cpu route=%s\n",
+			   pci_name(exporter),
+			   iosys_map_is_null(&window->map) ?
+			   "none reason=no_cpu_map" : "cpu");
+
+		for_each_pci_dev(pdev)
+			if (pdev != exporter && pdev->driver &&
+			    !pci_is_bridge(pdev))
+				show_route(m, exporter, pdev);
+	}
+	mutex_unlock(&hmm_windows_lock);
+
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(topology);
+
 static int __init hmm_p2pdma_init(void)
 {
 	struct kobject *kobj = kobject_create_and_add("hmm_p2pdma", mm_kobj);
+	struct dentry *dir = debugfs_create_dir("hmm_p2pdma", NULL);
+
+	debugfs_create_file("windows", 0400, dir, NULL, &windows_fops);
+	debugfs_create_file("topology", 0400, dir, NULL, &topology_fops);
 
 	if (!kobj || sysfs_create_groups(kobj, hmm_p2pdma_groups)) {
 		pr_err("failed to create the sysfs files\n");

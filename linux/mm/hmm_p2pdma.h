@@ -24,6 +24,7 @@ enum hmm_fallback {
 	HMM_FALLBACK_CALLBACK,
 	HMM_FALLBACK_UNREACHABLE,
 	HMM_FALLBACK_READONLY,
+	HMM_FALLBACK_NO_PAGES,
 	HMM_NR_FALLBACKS,
 };
 
@@ -44,8 +45,8 @@ static inline bool hmm_wants_alias(const struct hmm_range *range)
 bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
 		   unsigned long addr, struct page *page,
 		   unsigned long nr_pages, bool fault, unsigned long *pfn);
-void hmm_alias_fallback(unsigned long addr, unsigned long nr_pages,
-			enum hmm_fallback reason);
+void hmm_alias_fallback(struct page *page, unsigned long addr,
+			unsigned long nr_pages, enum hmm_fallback reason);
 #else
 static inline bool hmm_wants_alias(const struct hmm_range *range)
 {
@@ -61,7 +62,7 @@ static inline bool hmm_alias_pfn(const struct hmm_range *range,
 	return false;
 }
 
-static inline void hmm_alias_fallback(unsigned long addr,
+static inline void hmm_alias_fallback(struct page *page, unsigned long addr,
 				      unsigned long nr_pages,
 				      enum hmm_fallback reason)
 {

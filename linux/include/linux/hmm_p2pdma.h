@@ -19,6 +19,7 @@
 #include <linux/types.h>
 
 struct dev_pagemap;
+struct hmm_p2pdma_stats;
 struct p2pdma_provider;
 struct page;
 
@@ -41,7 +42,11 @@ struct page;
  *	or through the mmu notifiers of their users.
  *
  * A window may cover only part of the memory (a small BAR): pages outside have
- * no alias. The exporter fills in the structure and keeps it, unchanged, from
+ * no alias. Importers that need a struct page are served if the exporter has
+ * called pci_p2pdma_add_resource() for all of the window before. It has then
+ * allocated all of it, too, with pci_alloc_p2pmem(), so that nobody else can.
+ *
+ * The exporter fills in the structure and keeps it, unchanged, from
  * hmm_window_register() until hmm_window_unregister() has returned.
  */
 struct hmm_window {
@@ -52,6 +57,10 @@ struct hmm_window {
 	struct iosys_map map;
 	int (*get_alias)(struct hmm_window *window, struct page *page,
 			 unsigned long nr_pages, phys_addr_t *phys);
+
+	/* private: of mm/hmm_p2pdma.c */
+	bool has_pages;
+	struct hmm_p2pdma_stats __percpu *stats;
 };
 
 #ifdef CONFIG_HMM_P2PDMA

@@ -19,7 +19,8 @@
 		{ HMM_FALLBACK_OUTSIDE_WINDOW,	"outside_window" }, \
 		{ HMM_FALLBACK_CALLBACK,	"callback" },	\
 		{ HMM_FALLBACK_UNREACHABLE,	"unreachable" }, \
-		{ HMM_FALLBACK_READONLY,	"readonly" })
+		{ HMM_FALLBACK_READONLY,	"readonly" },	\
+		{ HMM_FALLBACK_NO_PAGES,	"no_pages" })
 
 TRACE_EVENT(hmm_alias,
 

@@ -17,6 +17,9 @@
 
 struct pci_dev;
 
+/* The VRAM */
+#define VSVM_BAR		2
+
 /* A device address that needs no DMA mapping: an offset into VRAM. */
 #define VSVM_PROTO_VRAM		DRM_INTERCONNECT_DRIVER
 
@@ -27,6 +30,8 @@ struct pci_dev;
  * @vram: kernel mapping of BAR 2, by which the engines work
  * @vram_size: length of BAR 2 in bytes
  * @window_size: how much of it peers may reach, in bytes
+ * @p2p_pool: all of the memory behind the P2PDMA pages, if there are any
+ * @p2p_pool_size: length of @p2p_pool in bytes
  * @pgmap: the device-private pages, one for each page of VRAM
  * @dpagemap: the same for drm_pagemap. It pins the module, so that a reference
  *	is held only while files are open or pages are in use
@@ -50,6 +55,8 @@ struct vsvm_device {
 	void *vram;
 	u64 vram_size;
 	u64 window_size;
+	void *p2p_pool;
+	u64 p2p_pool_size;
 
 	struct dev_pagemap pgmap;
 	struct drm_pagemap dpagemap;

@@ -25,8 +25,6 @@
 
 #include "vsvm.h"
 
-#define VSVM_BAR	2
-
 static int vsvm_info_ioctl(struct drm_device *drm, void *data,
 			   struct drm_file *file)
 {

@@ -8,6 +8,7 @@
 #include <linux/iommu.h>
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/pci-p2pdma.h>
 #include <linux/sizes.h>
 
 #include <drm/drm_drv.h>
@@ -27,6 +28,10 @@ MODULE_PARM_DESC(window_mb, "size in MiB of the window in which peers see VRAM; 
 static bool cpu_map = true;
 module_param(cpu_map, bool, 0444);
 MODULE_PARM_DESC(cpu_map, "declare the kernel mapping of the window (default: yes)");
+
+static bool p2p_pages;
+module_param(p2p_pages, bool, 0444);
+MODULE_PARM_DESC(p2p_pages, "have struct pages for the window, for importers that need them (default: no)");
 
 static bool use_callback;
 module_param(use_callback, bool, 0444);
@@ -442,22 +447,57 @@ static void vsvm_vram_fini(struct drm_device *drm, void *data)
 	gpu_buddy_fini(&to_vsvm(drm)->buddy);
 }
 
-static void vsvm_add_window(struct vsvm_device *vdev)
+static void vsvm_remove_pages(void *data)
+{
+	struct vsvm_device *vdev = data;
+
+	pci_free_p2pmem(vdev->pdev, vdev->p2p_pool, vdev->p2p_pool_size);
+}
+
+/*
+ * The pages come with an allocator, which user space can allocate from as well.
+ * All of this memory is ours: take it before anybody has the time to.
+ */
+static int vsvm_add_pages(struct vsvm_device *vdev, u64 size)
+{
+	int err;
+
+	err = pci_p2pdma_add_resource(vdev->pdev, VSVM_BAR, size, 0);
+	if (err)
+		return err;
+
+	vdev->p2p_pool = pci_alloc_p2pmem(vdev->pdev, size);
+	if (!vdev->p2p_pool)
+		return -EBUSY;
+
+	vdev->p2p_pool_size = size;
+	return devm_add_action_or_reset(vdev->drm.dev, vsvm_remove_pages, vdev);
+}
+
+static int vsvm_add_window(struct vsvm_device *vdev)
 {
 	u64 size = min(vdev->vram_size, mul_u32_u32(window_mb, SZ_1M));
 	struct iosys_map map = IOSYS_MAP_INIT_VADDR(vdev->vram);
 	int err;
 
 	if (!size)
-		return;
+		return 0;
 
-	err = drm_pagemap_window_add(&vdev->dpagemap, vdev->pdev, 2, 0, size,
-				     cpu_map ? &map : NULL);
+	if (p2p_pages) {
+		err = vsvm_add_pages(vdev, size);
+		if (err)
+			return err;
+	}
+
+	err = drm_pagemap_window_add(&vdev->dpagemap, vdev->pdev, VSVM_BAR, 0,
+				     size, cpu_map ? &map : NULL);
 	if (err)
 		drm_info(&vdev->drm, "no peer-to-peer access to VRAM (%pe)\n",
 			 ERR_PTR(err));
 	else
 		vdev->window_size = size;
+
+	return 0;
 }
 
 /**
@@ -516,7 +556,7 @@ int vsvm_vram_init(struct vsvm_device *vdev)
 	if (err)
 		return err;
 
-	vsvm_add_window(vdev);
+	err = vsvm_add_window(vdev);
 	drm_pagemap_put(&vdev->dpagemap);
-	return 0;
+	return err;
 }
