@@ -14,7 +14,7 @@ help: ## Show this
 ## KERNEL_SRC=/path   a kernel tree of your own; it is only read
 ## UNPATCHED=1        the kernel without our series
 ## VRAM=256 MEM=3G    MiB of each GPU; the machine's memory
-## TOPOLOGY=switch    where the devices sit; or host-bridge, or blocked
+## TOPOLOGY=switch    how the devices are wired; or host-bridge, iommu, blocked, acs
 ## SIZE=              MiB that the demo moves
 ## TESTS='mm uapi'    only those suites of tests/run
 ## FORCE=1            drop edits made in build/linux
@@ -37,6 +37,9 @@ demo: ready ## Build all, boot, and show a NIC reading a GPU's memory
 test: ready ## Build all, boot, and run the tests
 	@lab/test
 
+bench: ready ## Build all, boot, and measure what a disk gains
+	@VSVM=p2p_pages=1 lab/run 'bench-nvme $$LAB_BUILD/bench.json'
+
 shell: ready ## Boot to a shell; CMD='...' runs that and exits
 	@if [ -n "$$CMD" ]; then lab/run "$$CMD"; else lab/run; fi
 
@@ -46,4 +49,4 @@ series: source ## Make the patch series for the list in build/series
 clean: ## Remove build/
 	rm -rf build
 
-.PHONY: help source ready demo test shell series clean
+.PHONY: help source ready demo test bench shell series clean
