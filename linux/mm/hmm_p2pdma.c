@@ -13,7 +13,9 @@
 
 #include <linux/debugfs.h>
 #include <linux/device.h>
+#include <linux/dma-mapping.h>
 #include <linux/hmm_p2pdma.h>
+#include <linux/hmm_peers.h>
 #include <linux/init.h>
 #include <linux/kobject.h>
 #include <linux/maple_tree.h>
@@ -108,6 +110,7 @@ int hmm_window_register(struct dev_pagemap *pgmap, struct hmm_window *window)
 	if (rcu_access_pointer(pgmap->window))
 		return -EBUSY;
 
+	window->pgmap = pgmap;
 	window->has_pages = hmm_window_has_pages(window);
 	window->stats = alloc_percpu(struct hmm_p2pdma_stats);
 	if (!window->stats)
@@ -205,6 +208,66 @@ void hmm_alias_to_iosys_map(unsigned long hmm_pfn, struct iosys_map *map)
 }
 EXPORT_SYMBOL_GPL(hmm_alias_to_iosys_map);
 
+/**
+ * hmm_alias_dma_map() - map contiguous aliases for DMA, in one piece
+ * @dev: the device of the client that the entries were resolved for
+ * @hmm_pfn: the first entry, with HMM_PFN_ALIAS set
+ * @size: in bytes. Entries with an order, hmm_pfn_to_map_order(), are contiguous
+ *	so far
+ * @dir: what @dev does with the memory
+ * @type: where to note what hmm_alias_dma_unmap() has to know
+ *
+ * For importers that keep their own addresses, in pieces larger than a page. Those
+ * with a &struct hmm_dma_map use hmm_dma_map_pfn().
+ *
+ * Context: Any; the lock that makes the entries valid is held, and they are
+ * unmapped before they are not valid any more.
+ * Return: the address for @dev, to be tested with dma_mapping_error(), which
+ * finds one if @hmm_pfn is not a valid alias, @dev does not reach it, or there
+ * are no resources to map it.
+ */
+dma_addr_t hmm_alias_dma_map(struct device *dev, unsigned long hmm_pfn,
+			     size_t size, enum dma_data_direction dir,
+			     enum pci_p2pdma_map_type *type)
+{
+	struct p2pdma_provider *provider = hmm_pfn_to_provider(hmm_pfn);
+	phys_addr_t phys = hmm_pfn_to_phys(hmm_pfn);
+
+	*type = PCI_P2PDMA_MAP_NOT_SUPPORTED;
+	if (!provider)
+		return DMA_MAPPING_ERROR;
+
+	*type = pci_p2pdma_map_type(provider, dev);
+	switch (*type) {
+	case PCI_P2PDMA_MAP_BUS_ADDR:
+		return pci_p2pdma_bus_addr_map(provider, phys);
+	case PCI_P2PDMA_MAP_THRU_HOST_BRIDGE:
+		return dma_map_phys(dev, phys, size, dir, DMA_ATTR_MMIO);
+	default:
+		return DMA_MAPPING_ERROR;
+	}
+}
+EXPORT_SYMBOL_GPL(hmm_alias_dma_map);
+
+/**
+ * hmm_alias_dma_unmap() - undo hmm_alias_dma_map()
+ * @dev: as before
+ * @addr: what hmm_alias_dma_map() returned
+ * @size: as before
+ * @dir: as before
+ * @type: what hmm_alias_dma_map() noted
+ *
+ * Context: Any.
+ */
+void hmm_alias_dma_unmap(struct device *dev, dma_addr_t addr, size_t size,
+			 enum dma_data_direction dir,
+			 enum pci_p2pdma_map_type type)
+{
+	if (type == PCI_P2PDMA_MAP_THRU_HOST_BRIDGE)
+		dma_unmap_phys(dev, addr, size, dir, DMA_ATTR_MMIO);
+}
+EXPORT_SYMBOL_GPL(hmm_alias_dma_unmap);
+
 static enum hmm_route hmm_window_route(const struct hmm_window *window,
 				       const struct hmm_client *client)
 {
@@ -249,6 +312,12 @@ bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
 
 	if (!window) {
 		reason = HMM_FALLBACK_NO_WINDOW;
+		goto none;
+	}
+
+	if (range->prefer_alias &&
+	    window->provider->owner == range->client->dma_dev) {
+		reason = HMM_FALLBACK_UNREACHABLE;
 		goto none;
 	}
 
@@ -420,9 +489,10 @@ static int windows_show(struct seq_file *m, void *v)
 }
 DEFINE_SHOW_ATTRIBUTE(windows);
 
-static void show_route(struct seq_file *m, struct pci_dev *exporter,
+static void show_route(struct seq_file *m, const struct hmm_window *window,
 		       struct pci_dev *importer)
 {
+	struct pci_dev *exporter = to_pci_dev(window->provider->owner);
 	enum pci_p2pdma_map_type type;
 	DECLARE_SEQ_BUF(ports, 256);
 	bool redirected;
@@ -445,6 +515,8 @@ static void show_route(struct seq_file *m, struct pci_dev *exporter,
 	if (redirected)
 		seq_printf(m, " redirect=%s%s", seq_buf_str(&ports),
 			   seq_buf_has_overflowed(&ports) ? "..." : "");
+	if (hmm_peers_linked(&importer->dev, window->pgmap))
+		seq_puts(m, " link=1");
 	seq_putc(m, '\n');
 }
 
@@ -466,7 +538,7 @@ static int topology_show(struct seq_file *m, void *v)
 		for_each_pci_dev(pdev)
 			if (pdev != exporter && pdev->driver &&
 			    !pci_is_bridge(pdev))
-				show_route(m, exporter, pdev);
+				show_route(m, window, pdev);
 	}
 	mutex_unlock(&hmm_windows_lock);
 

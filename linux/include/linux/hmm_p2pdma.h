@@ -12,15 +12,16 @@
 #ifndef _LINUX_HMM_P2PDMA_H
 #define _LINUX_HMM_P2PDMA_H
 
+#include <linux/dma-mapping.h>
 #include <linux/err.h>
 #include <linux/highmem.h>
 #include <linux/hmm.h>
 #include <linux/iosys-map.h>
+#include <linux/pci-p2pdma.h>
 #include <linux/types.h>
 
 struct dev_pagemap;
 struct hmm_p2pdma_stats;
-struct p2pdma_provider;
 struct page;
 
 /**
@@ -59,6 +60,7 @@ struct hmm_window {
 			 unsigned long nr_pages, phys_addr_t *phys);
 
 	/* private: of mm/hmm_p2pdma.c */
+	struct dev_pagemap *pgmap;
 	bool has_pages;
 	struct hmm_p2pdma_stats __percpu *stats;
 };
@@ -68,6 +70,12 @@ int hmm_window_register(struct dev_pagemap *pgmap, struct hmm_window *window);
 void hmm_window_unregister(struct dev_pagemap *pgmap);
 struct p2pdma_provider *hmm_pfn_to_provider(unsigned long hmm_pfn);
 void hmm_alias_to_iosys_map(unsigned long hmm_pfn, struct iosys_map *map);
+dma_addr_t hmm_alias_dma_map(struct device *dev, unsigned long hmm_pfn,
+			     size_t size, enum dma_data_direction dir,
+			     enum pci_p2pdma_map_type *type);
+void hmm_alias_dma_unmap(struct device *dev, dma_addr_t addr, size_t size,
+			 enum dma_data_direction dir,
+			 enum pci_p2pdma_map_type type);
 #else
 static inline int hmm_window_register(struct dev_pagemap *pgmap,
 				      struct hmm_window *window)
@@ -88,6 +96,20 @@ static inline void hmm_alias_to_iosys_map(unsigned long hmm_pfn,
 					  struct iosys_map *map)
 {
 	iosys_map_clear(map);
+}
+
+static inline dma_addr_t hmm_alias_dma_map(struct device *dev,
+					   unsigned long hmm_pfn, size_t size,
+					   enum dma_data_direction dir,
+					   enum pci_p2pdma_map_type *type)
+{
+	return DMA_MAPPING_ERROR;
+}
+
+static inline void hmm_alias_dma_unmap(struct device *dev, dma_addr_t addr,
+				       size_t size, enum dma_data_direction dir,
+				       enum pci_p2pdma_map_type type)
+{
 }
 #endif
 

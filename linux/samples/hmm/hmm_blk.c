@@ -188,7 +188,7 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	struct address_space *mapping = file->f_mapping;
 	struct block_device *bdev = file_bdev(file);
 	u64 left, size = args->size, pos = args->offset;
-	unsigned long end, addr = args->addr;
+	unsigned long addr = args->addr, start = PAGE_ALIGN_DOWN(addr);
 	size_t chunk = CHUNK_SIZE;
 	struct blk_job job = {
 		.bdev = bdev,
@@ -198,6 +198,8 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	struct device *dma_dev;
 	int err;
 
+	if (!disk_live(bdev->bd_disk))
+		return -ENODEV;
 	if (write && bdev_read_only(bdev))
 		return -EPERM;
 	if (write && IS_SWAPFILE(mapping->host))
@@ -211,9 +213,6 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	if (!IS_ALIGNED(args->addr | size | pos, bdev_logical_block_size(bdev)) ||
 	    bdev_logical_block_size(bdev) > PAGE_SIZE)
 		return -EINVAL;
-	if (addr != args->addr || check_add_overflow(addr, size, &end) ||
-	    end > TASK_SIZE)
-		return -EFAULT;
 
 	err = filemap_write_and_wait_range(mapping, pos, pos + size - 1);
 	if (!err && write)
@@ -238,9 +237,8 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 		goto out_put;
 
 	mutex_init(&job.lock);
-	err = mmu_interval_notifier_insert(&job.notifier, current->mm,
-					   PAGE_ALIGN_DOWN(addr),
-					   PAGE_ALIGN(end) - PAGE_ALIGN_DOWN(addr),
+	err = mmu_interval_notifier_insert(&job.notifier, current->mm, start,
+					   PAGE_ALIGN(addr + size) - start,
 					   &job_ops);
 	if (err)
 		goto out_free;
@@ -295,6 +293,11 @@ static int blk_io(struct hmm_blk_io *args)
 		return -EBADF;
 	if (!S_ISBLK(file_inode(fd_file(f))->i_mode))
 		return -ENOTBLK;
+
+	if (args->addr != (unsigned long)args->addr ||
+	    args->size != (size_t)args->size ||
+	    !access_ok((void __user *)(unsigned long)args->addr, args->size))
+		return -EFAULT;
 
 	args->size = min(args->size, MAX_RW_COUNT);
 	err = rw_verify_area(write ? WRITE : READ, fd_file(f), &pos, args->size);

@@ -90,8 +90,9 @@ struct drm_vsvm_prefetch {
  * @operand: see @op
  * @result: out: the sum; zero for the others
  *
- * The range migrates to device memory first. What cannot, or finds no room, is
- * worked on over DMA where it is.
+ * Memory of another device within reach is worked on where it is. Otherwise the
+ * range migrates to device memory first. What cannot, or finds no room, is worked
+ * on over DMA where it is.
  *
  * -EINVAL: also: unknown @op, or the ranges of a copy overlap.
  * -EACCES: the memory is to be written, but mapped read-only.
@@ -105,13 +106,21 @@ struct drm_vsvm_op {
 	__u64 result;
 };
 
+#define DRM_VSVM_PREFER_PCI	(1 << 0)
+
 /**
  * struct drm_vsvm_residency - where the pages of a range are
  * @addr: start, page aligned
  * @size: length in bytes, page aligned
  * @vram: out: pages in this device's memory
  * @huge: out: those of @vram that are mapped by huge page table entries
- * @peer: out: pages in another device's memory that this device can reach
+ * @flags: zero, or DRM_VSVM_PREFER_PCI to count pages that this device reaches
+ *	both ways as @peer
+ * @pad: zero
+ * @linked: out: pages in another device's memory that this device reaches over
+ *	a private link
+ * @peer: out: pages in another device's memory that this device reaches over
+ *	the PCI bus
  * @ram: out: pages in system memory
  * @none: out: anything else: unmapped, not populated, swapped out, in another
  *	device's memory out of reach
@@ -121,8 +130,11 @@ struct drm_vsvm_op {
 struct drm_vsvm_residency {
 	__u64 addr;
 	__u64 size;
+	__u32 flags;
+	__u32 pad;
 	__u64 vram;
 	__u64 huge;
+	__u64 linked;
 	__u64 peer;
 	__u64 ram;
 	__u64 none;
@@ -130,13 +142,16 @@ struct drm_vsvm_residency {
 
 /**
  * struct drm_vsvm_counters - what the device has done since it was probed
- * @pages_to_vram: pages migrated to its memory
+ * @pages_to_vram: pages migrated to its memory from system memory
  * @pages_to_ram: pages migrated from its memory to system memory
+ * @pages_to_peers: pages migrated from its memory to that of other devices, over
+ *	links
  * @vram_free: memory that is free now, in bytes
  */
 struct drm_vsvm_counters {
 	__u64 pages_to_vram;
 	__u64 pages_to_ram;
+	__u64 pages_to_peers;
 	__u64 vram_free;
 };
 

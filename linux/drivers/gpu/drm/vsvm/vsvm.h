@@ -4,6 +4,7 @@
 
 #include <linux/completion.h>
 #include <linux/gpu_buddy.h>
+#include <linux/hmm_peers.h>
 #include <linux/list.h>
 #include <linux/llist.h>
 #include <linux/memremap.h>
@@ -23,6 +24,9 @@ struct pci_dev;
 /* A device address that needs no DMA mapping: an offset into VRAM. */
 #define VSVM_PROTO_VRAM		DRM_INTERCONNECT_DRIVER
 
+/* In another GPU's VRAM, over a link. It is the kernel's address of the memory. */
+#define VSVM_PROTO_LINK		(DRM_INTERCONNECT_DRIVER + 1)
+
 /**
  * struct vsvm_device - a GPU
  * @drm: base
@@ -33,6 +37,10 @@ struct pci_dev;
  * @p2p_pool: all of the memory behind the P2PDMA pages, if there are any
  * @p2p_pool_size: length of @p2p_pool in bytes
  * @pgmap: the device-private pages, one for each page of VRAM
+ * @index: which GPU it is, as in the parameter links
+ * @peers: the pagemaps of the GPUs to which it has links
+ * @linked: the same as a bitmap of their indices. Changes with the lock of
+ *	vsvm_link.c held for writing
  * @dpagemap: the same for drm_pagemap. It pins the module, so that a reference
  *	is held only while files are open or pages are in use
  * @dpagemap_idle: done when @dpagemap has no reference
@@ -47,6 +55,7 @@ struct pci_dev;
  * @bo_free_work: frees these, since their last reference may go anywhere
  * @pages_to_vram: see &struct drm_vsvm_counters
  * @pages_to_ram: see &struct drm_vsvm_counters
+ * @pages_to_peers: see &struct drm_vsvm_counters
  */
 struct vsvm_device {
 	struct drm_device drm;
@@ -57,6 +66,10 @@ struct vsvm_device {
 	u64 window_size;
 	void *p2p_pool;
 	u64 p2p_pool_size;
+
+	unsigned int index;
+	struct hmm_peers peers;
+	unsigned long linked;
 
 	struct dev_pagemap pgmap;
 	struct drm_pagemap dpagemap;
@@ -75,6 +88,7 @@ struct vsvm_device {
 
 	atomic64_t pages_to_vram;
 	atomic64_t pages_to_ram;
+	atomic64_t pages_to_peers;
 };
 
 /**
@@ -85,10 +99,12 @@ struct vsvm_device {
  * @unmapped_lock: protects @unmapped
  * @unmapped: ranges whose memory the process has unmapped, to be removed
  * @link: in &vsvm_device.files
+ * @peers: what the GPU reaches over links, for this process
  */
 struct vsvm_file {
 	struct vsvm_device *vdev;
 	struct drm_gpusvm svm;
+	struct hmm_peers_user peers;
 	struct mutex lock; /* see above */
 	spinlock_t unmapped_lock; /* see above */
 	struct list_head unmapped;
@@ -99,6 +115,15 @@ static inline struct vsvm_device *to_vsvm(struct drm_device *drm)
 {
 	return container_of(drm, struct vsvm_device, drm);
 }
+
+/* vsvm_link.c */
+int vsvm_link_init(struct vsvm_device *vdev);
+void vsvm_link_add(struct vsvm_device *vdev);
+void vsvm_link_remove(struct vsvm_device *vdev);
+void vsvm_link_lock(void);
+void vsvm_link_unlock(void);
+bool vsvm_link_reaches(struct device *dev, struct vsvm_device *vdev);
+void *vsvm_bar_to_vram(phys_addr_t phys);
 
 /* vsvm_svm.c */
 int vsvm_svm_init(struct vsvm_file *vfile);

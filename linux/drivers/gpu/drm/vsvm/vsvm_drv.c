@@ -9,6 +9,7 @@
  *
  * - vsvm_drv.c: probe and removal, files
  * - vsvm_vram.c: exporter: VRAM, its pages, its window, migration
+ * - vsvm_link.c: private links between GPUs
  * - vsvm_svm.c: GPU page faults, and the operations that a process asks for
  */
 #include <linux/dma-mapping.h>
@@ -44,6 +45,7 @@ static int vsvm_counters_ioctl(struct drm_device *drm, void *data,
 
 	args->pages_to_vram = atomic64_read(&vdev->pages_to_vram);
 	args->pages_to_ram = atomic64_read(&vdev->pages_to_ram);
+	args->pages_to_peers = atomic64_read(&vdev->pages_to_peers);
 	args->vram_free = vsvm_vram_free(vdev);
 	return 0;
 }
@@ -79,6 +81,8 @@ static int vsvm_open(struct drm_device *drm, struct drm_file *file)
 	if (err)
 		goto err_put;
 
+	hmm_peers_attach(&vdev->peers, &vfile->peers, current->mm);
+
 	mutex_lock(&vdev->files_lock);
 	list_add(&vfile->link, &vdev->files);
 	mutex_unlock(&vdev->files_lock);
@@ -104,6 +108,7 @@ static void vsvm_postclose(struct drm_device *drm, struct drm_file *file)
 	mutex_unlock(&vdev->files_lock);
 
 	vsvm_svm_fini(vfile);
+	hmm_peers_detach(&vfile->peers);
 	drm_pagemap_put(&vdev->dpagemap);
 	mutex_destroy(&vfile->lock);
 	kfree(vfile);
@@ -177,6 +182,10 @@ static int vsvm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (IS_ERR(vdev->vram))
 		return PTR_ERR(vdev->vram);
 
+	err = vsvm_link_init(vdev);
+	if (err)
+		return err;
+
 	err = vsvm_vram_init(vdev);
 	if (err)
 		return err;
@@ -184,6 +193,8 @@ static int vsvm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	err = drm_dev_register(&vdev->drm, 0);
 	if (err)
 		drm_pagemap_window_remove(&vdev->dpagemap);
+	else
+		vsvm_link_add(vdev);
 
 	return err;
 }
@@ -206,6 +217,7 @@ static void vsvm_remove(struct pci_dev *pdev)
 	mutex_unlock(&vdev->files_lock);
 
 	vsvm_vram_evict(vdev);
+	vsvm_link_remove(vdev);
 	drm_pagemap_window_remove(&vdev->dpagemap);
 }
 

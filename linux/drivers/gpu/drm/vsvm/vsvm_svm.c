@@ -175,6 +175,151 @@ static void remove_unmapped_ranges(struct vsvm_file *vfile)
 	}
 }
 
+/*
+ * A look at the pages of a process, 2 MiB at a time: where are they, with
+ * @flags of zero, or all in system memory, with HMM_PFN_REQ_FAULT.
+ */
+struct pages_walk {
+	struct mmu_interval_notifier notifier;
+	struct mutex lock; /* makes @pfns valid, see mmu_interval_read_retry() */
+	unsigned long pfns[SZ_2M / PAGE_SIZE];
+};
+
+static bool pages_walk_invalidate(struct mmu_interval_notifier *notifier,
+				  const struct mmu_notifier_range *range,
+				  unsigned long seq)
+{
+	struct pages_walk *walk =
+		container_of(notifier, struct pages_walk, notifier);
+
+	if (!mmu_notifier_range_blockable(range))
+		return false;
+
+	mutex_lock(&walk->lock);
+	mmu_interval_set_seq(notifier, seq);
+	mutex_unlock(&walk->lock);
+	return true;
+}
+
+static const struct mmu_interval_notifier_ops pages_walk_ops = {
+	.invalidate = pages_walk_invalidate,
+};
+
+static void count_pages(struct vsvm_file *vfile, struct drm_vsvm_residency *where,
+			const unsigned long *pfns, unsigned long npages)
+{
+	unsigned long i;
+
+	for (i = 0; i < npages; i++) {
+		if (!(pfns[i] & HMM_PFN_VALID)) {
+			where->none++;
+		} else if (hmm_pfn_is_alias(pfns[i])) {
+			where->peer++;
+		} else if (!is_device_private_page(hmm_pfn_to_page(pfns[i]))) {
+			where->ram++;
+		} else if (page_pgmap(hmm_pfn_to_page(pfns[i])) !=
+			   &vfile->vdev->pgmap) {
+			where->linked++;
+		} else {
+			where->vram++;
+			where->huge += hmm_pfn_to_map_order(pfns[i]) != 0;
+		}
+	}
+}
+
+static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
+		      unsigned long size, unsigned long flags,
+		      bool prefer_alias, struct drm_vsvm_residency *where)
+{
+	struct hmm_client client = { .dma_dev = vfile->vdev->drm.dev };
+	unsigned long end = addr + size;
+	struct pages_walk *walk;
+	struct hmm_range range = { .default_flags = flags };
+	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
+	int err;
+
+	walk = kvzalloc_obj(*walk);
+	if (!walk)
+		return -ENOMEM;
+
+	if (!(flags & HMM_PFN_REQ_FAULT)) {
+		range.dev_private_owner = vfile->vdev->pgmap.owner;
+		range.peers = &vfile->peers;
+		range.client = &client;
+		range.prefer_alias = prefer_alias;
+	}
+
+	mutex_init(&walk->lock);
+	err = mmu_interval_notifier_insert(&walk->notifier, current->mm, addr,
+					   size, &pages_walk_ops);
+	if (err)
+		goto out_free;
+
+	range.notifier = &walk->notifier;
+	range.hmm_pfns = walk->pfns;
+
+	for (; addr < end && !err; addr = range.end) {
+		bool done = false;
+		int idx;
+
+		range.start = addr;
+		range.end = min(ALIGN(addr + 1, SZ_2M), end);
+
+		while (!done && !err) {
+			if (fatal_signal_pending(current)) {
+				err = -EINTR;
+				break;
+			}
+			if (!drm_dev_enter(&vfile->vdev->drm, &idx)) {
+				err = -ENODEV;
+				break;
+			}
+			err = hmm_range_fault_unlocked_timeout(&range, timeout);
+			mutex_lock(&walk->lock);
+			if (!err && !mmu_interval_read_retry(&walk->notifier,
+							     range.notifier_seq)) {
+				done = true;
+				count_pages(vfile, where, walk->pfns,
+					    (range.end - addr) >> PAGE_SHIFT);
+			}
+			mutex_unlock(&walk->lock);
+			drm_dev_exit(idx);
+			cond_resched();
+		}
+	}
+
+	mmu_interval_notifier_remove(&walk->notifier);
+out_free:
+	mutex_destroy(&walk->lock);
+	kvfree(walk);
+	return err;
+}
+
+/* Is all of a range in the memory of other GPUs, and mapped there? */
+static bool mapped_on_peers(struct vsvm_file *vfile, struct vsvm_range *range)
+{
+	struct drm_pagemap_addr *map = range->pages.dma_addr;
+	unsigned long i;
+
+	for (i = 0; i < range_npages(range); i += 1UL << map->order, map++)
+		if (map->proto == DRM_INTERCONNECT_SYSTEM ||
+		    map->proto == VSVM_PROTO_VRAM)
+			return false;
+
+	return true;
+}
+
+/* The same, where there is no mapping yet; as of now. */
+static bool is_on_peers(struct vsvm_file *vfile, struct vsvm_range *range)
+{
+	struct drm_vsvm_residency where = {};
+
+	return !walk_pages(vfile, drm_gpusvm_range_start(&range->base),
+			   drm_gpusvm_range_size(&range->base), 0, false,
+			   &where) &&
+	       where.peer + where.linked == range_npages(range);
+}
+
 /* Best effort: what cannot migrate is used where it is. */
 static void migrate_to_vram(struct vsvm_file *vfile, struct vsvm_range *range)
 {
@@ -190,29 +335,37 @@ static void migrate_to_vram(struct vsvm_file *vfile, struct vsvm_range *range)
 					      drm_gpusvm_range_start(&range->base),
 					      drm_gpusvm_range_end(&range->base),
 					      vfile->svm.mm, 0);
-		/* Pages in swap, on another GPU, or of several allocations. */
-		if (err == -EBUSY)
+		/*
+		 * Pages in swap, of several allocations, or on another GPU that
+		 * has no link to this one.
+		 */
+		if (err == -EBUSY || err == -EFAULT)
 			drm_gpusvm_range_evict(&vfile->svm, &range->base);
-	} while (err == -EBUSY && --tries);
+	} while ((err == -EBUSY || err == -EFAULT) && --tries);
 }
 
 /*
- * Find the range at @addr, and map it. Whether it is mapped for writing is the
- * memory's property, not the operation's: a mapping serves all that follow.
+ * Find the range at @addr, and map it: in VRAM, or where it is, if that is on
+ * another GPU within reach, and the caller does not want it @here. Whether it is
+ * mapped for writing is the memory's property, not the operation's: a mapping
+ * serves all that follow.
  */
 static struct vsvm_range *fault_range(struct vsvm_file *vfile,
-				      unsigned long addr, bool write)
+				      unsigned long addr, bool write, bool here)
 {
 	struct vsvm_device *vdev = vfile->vdev;
+	struct hmm_client client = { .dma_dev = vdev->drm.dev };
 	struct drm_gpusvm_ctx ctx = {
 		.device_private_page_owner = vdev->pgmap.owner,
+		.peers = &vfile->peers,
+		.client = &client,
 		.devmem_possible = true,
 		.allow_mixed = true,
 	};
 	struct drm_gpusvm *svm = &vfile->svm;
 	struct drm_gpusvm_range *base;
 	struct vsvm_range *range;
-	bool may_migrate, in_vram, valid;
+	bool may_migrate, in_vram, on_peers, valid;
 	int tries, err;
 
 	lockdep_assert_held(&vfile->lock);
@@ -239,15 +392,17 @@ static struct vsvm_range *fault_range(struct vsvm_file *vfile,
 	for (tries = 0; ; tries++) {
 		drm_gpusvm_notifier_lock(svm);
 		valid = drm_gpusvm_pages_valid(svm, &range->pages);
-		in_vram = range->pages.flags.has_devmem_pages;
+		in_vram = range->pages.dpagemap == &vdev->dpagemap;
+		on_peers = !here && valid && mapped_on_peers(vfile, range);
 		drm_gpusvm_notifier_unlock(svm);
 
-		if (valid && (in_vram || !may_migrate || tries == 2))
+		if (valid && (in_vram || on_peers || !may_migrate || tries == 2))
 			return range;
 		if (tries == 2)
 			return ERR_PTR(-EAGAIN);
 
-		if (may_migrate && !in_vram)
+		if (may_migrate && !in_vram &&
+		    (here || !is_on_peers(vfile, range)))
 			migrate_to_vram(vfile, range);
 
 		err = drm_gpusvm_get_pages(svm, &range->pages, svm->mm,
@@ -290,8 +445,8 @@ static void run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
 
 /* Run an engine over a part of [addr, end), and return how far it got. */
 static long run_piece(struct vsvm_file *vfile, unsigned long addr,
-		      unsigned long end, bool write, vsvm_engine_t engine,
-		      void *arg)
+		      unsigned long end, bool write, bool here,
+		      vsvm_engine_t engine, void *arg)
 {
 	struct drm_gpusvm *svm = &vfile->svm;
 	struct vsvm_range *range;
@@ -302,7 +457,7 @@ static long run_piece(struct vsvm_file *vfile, unsigned long addr,
 		return -ENODEV;
 
 	mutex_lock(&vfile->lock);
-	range = fault_range(vfile, addr, write);
+	range = fault_range(vfile, addr, write, here);
 	if (IS_ERR(range)) {
 		ret = PTR_ERR(range);
 		goto out;
@@ -321,8 +476,8 @@ out:
 	return ret;
 }
 
-static int run(struct vsvm_file *vfile, unsigned long addr, unsigned long size,
-	       bool write, vsvm_engine_t engine, void *arg)
+static int __run(struct vsvm_file *vfile, unsigned long addr, unsigned long size,
+		 bool write, bool here, vsvm_engine_t engine, void *arg)
 {
 	unsigned long end = addr + size;
 	int tries = VSVM_FAULT_TRIES;
@@ -331,7 +486,8 @@ static int run(struct vsvm_file *vfile, unsigned long addr, unsigned long size,
 		long ret = -EINTR;
 
 		if (!fatal_signal_pending(current))
-			ret = run_piece(vfile, addr, end, write, engine, arg);
+			ret = run_piece(vfile, addr, end, write, here, engine,
+					arg);
 
 		if (ret > 0) {
 			addr += ret;
@@ -358,6 +514,12 @@ static int run(struct vsvm_file *vfile, unsigned long addr, unsigned long size,
 	}
 
 	return 0;
+}
+
+static int run(struct vsvm_file *vfile, unsigned long addr, unsigned long size,
+	       bool write, vsvm_engine_t engine, void *arg)
+{
+	return __run(vfile, addr, size, write, false, engine, arg);
 }
 
 static void engine_fill(u64 *words, size_t n, void *arg)
@@ -489,121 +651,6 @@ int vsvm_op_ioctl(struct drm_device *drm, void *data, struct drm_file *file)
 	return err;
 }
 
-/*
- * A look at the pages of a process, 2 MiB at a time: where are they, with
- * @flags of zero, or all in system memory, with HMM_PFN_REQ_FAULT.
- */
-struct pages_walk {
-	struct mmu_interval_notifier notifier;
-	struct mutex lock; /* makes @pfns valid, see mmu_interval_read_retry() */
-	unsigned long pfns[SZ_2M / PAGE_SIZE];
-};
-
-static bool pages_walk_invalidate(struct mmu_interval_notifier *notifier,
-				  const struct mmu_notifier_range *range,
-				  unsigned long seq)
-{
-	struct pages_walk *walk =
-		container_of(notifier, struct pages_walk, notifier);
-
-	if (!mmu_notifier_range_blockable(range))
-		return false;
-
-	mutex_lock(&walk->lock);
-	mmu_interval_set_seq(notifier, seq);
-	mutex_unlock(&walk->lock);
-	return true;
-}
-
-static const struct mmu_interval_notifier_ops pages_walk_ops = {
-	.invalidate = pages_walk_invalidate,
-};
-
-static void count_pages(struct drm_vsvm_residency *where,
-			const unsigned long *pfns, unsigned long npages)
-{
-	unsigned long i;
-
-	for (i = 0; i < npages; i++) {
-		if (!(pfns[i] & HMM_PFN_VALID)) {
-			where->none++;
-		} else if (hmm_pfn_is_alias(pfns[i])) {
-			where->peer++;
-		} else if (is_device_private_page(hmm_pfn_to_page(pfns[i]))) {
-			where->vram++;
-			where->huge += hmm_pfn_to_map_order(pfns[i]) != 0;
-		} else {
-			where->ram++;
-		}
-	}
-}
-
-static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
-		      unsigned long size, unsigned long flags,
-		      struct drm_vsvm_residency *where)
-{
-	struct hmm_client client = { .dma_dev = vfile->vdev->drm.dev };
-	unsigned long end = addr + size;
-	struct pages_walk *walk;
-	struct hmm_range range = { .default_flags = flags };
-	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
-	int err;
-
-	walk = kvzalloc_obj(*walk);
-	if (!walk)
-		return -ENOMEM;
-
-	if (!flags) {
-		range.dev_private_owner = vfile->vdev->pgmap.owner;
-		range.client = &client;
-	}
-
-	mutex_init(&walk->lock);
-	err = mmu_interval_notifier_insert(&walk->notifier, current->mm, addr,
-					   size, &pages_walk_ops);
-	if (err)
-		goto out_free;
-
-	range.notifier = &walk->notifier;
-	range.hmm_pfns = walk->pfns;
-
-	for (; addr < end && !err; addr = range.end) {
-		bool done = false;
-		int idx;
-
-		range.start = addr;
-		range.end = min(ALIGN(addr + 1, SZ_2M), end);
-
-		while (!done && !err) {
-			if (fatal_signal_pending(current)) {
-				err = -EINTR;
-				break;
-			}
-			if (!drm_dev_enter(&vfile->vdev->drm, &idx)) {
-				err = -ENODEV;
-				break;
-			}
-			err = hmm_range_fault_unlocked_timeout(&range, timeout);
-			mutex_lock(&walk->lock);
-			if (!err && !mmu_interval_read_retry(&walk->notifier,
-							     range.notifier_seq)) {
-				done = true;
-				count_pages(where, walk->pfns,
-					    (range.end - addr) >> PAGE_SHIFT);
-			}
-			mutex_unlock(&walk->lock);
-			drm_dev_exit(idx);
-			cond_resched();
-		}
-	}
-
-	mmu_interval_notifier_remove(&walk->notifier);
-out_free:
-	mutex_destroy(&walk->lock);
-	kvfree(walk);
-	return err;
-}
-
 int vsvm_residency_ioctl(struct drm_device *drm, void *data,
 			 struct drm_file *file)
 {
@@ -611,16 +658,21 @@ int vsvm_residency_ioctl(struct drm_device *drm, void *data,
 	struct drm_vsvm_residency *args = data, where = {};
 	int err;
 
+	if (args->pad || args->flags & ~DRM_VSVM_PREFER_PCI)
+		return -EINVAL;
+
 	err = check_range(vfile, args->addr, args->size, PAGE_SIZE);
 	if (err)
 		return err;
 
-	err = walk_pages(vfile, args->addr, args->size, 0, &where);
+	err = walk_pages(vfile, args->addr, args->size, 0,
+			 args->flags & DRM_VSVM_PREFER_PCI, &where);
 	if (err)
 		return err;
 
 	where.addr = args->addr;
 	where.size = args->size;
+	where.flags = args->flags;
 	*args = where;
 	return 0;
 }
@@ -666,15 +718,15 @@ int vsvm_prefetch_ioctl(struct drm_device *drm, void *data,
 
 	if (args->where == DRM_VSVM_TO_RAM) {
 		err = walk_pages(vfile, args->addr, args->size,
-				 HMM_PFN_REQ_FAULT, &where);
+				 HMM_PFN_REQ_FAULT, false, &where);
 	} else {
 		err = check_migratable(args->addr, args->addr + args->size);
 		if (!err)
-			err = run(vfile, args->addr, args->size, false,
-				  engine_touch, NULL);
+			err = __run(vfile, args->addr, args->size, false, true,
+				    engine_touch, NULL);
 		if (!err)
 			err = walk_pages(vfile, args->addr, args->size, 0,
-					 &where);
+					 false, &where);
 	}
 
 	args->pages = where.vram;

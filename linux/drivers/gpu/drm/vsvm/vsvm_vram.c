@@ -5,6 +5,7 @@
  */
 #include <linux/dma-direct.h>
 #include <linux/highmem.h>
+#include <linux/hmm_segment.h>
 #include <linux/iommu.h>
 #include <linux/module.h>
 #include <linux/pci.h>
@@ -166,17 +167,23 @@ void *vsvm_map_page(struct vsvm_device *vdev,
 		    const struct drm_pagemap_addr *addr, unsigned long offset)
 {
 	struct device *dev = vdev->drm.dev;
-	struct iommu_domain *domain;
+	struct iommu_domain *domain = NULL;
 	phys_addr_t phys;
 
 	if (addr->proto == VSVM_PROTO_VRAM)
 		return vdev->vram + addr->addr + offset;
+	if (addr->proto == VSVM_PROTO_LINK)
+		return (void *)(uintptr_t)addr->addr + offset;
 
-	domain = iommu_get_domain_for_dev(dev);
+	if (addr->proto != DRM_INTERCONNECT_PEER_BUS)
+		domain = iommu_get_domain_for_dev(dev);
 	phys = domain ? iommu_iova_to_phys(domain, addr->addr + offset) :
 			dma_to_phys(dev, addr->addr + offset);
 
-	return kmap_local_page(phys_to_page(phys));
+	if (addr->proto == DRM_INTERCONNECT_SYSTEM)
+		return kmap_local_page(phys_to_page(phys));
+
+	return vsvm_bar_to_vram(phys);
 }
 
 /**
@@ -186,7 +193,7 @@ void *vsvm_map_page(struct vsvm_device *vdev,
  */
 void vsvm_unmap_page(const struct drm_pagemap_addr *addr, void *vaddr)
 {
-	if (addr->proto != VSVM_PROTO_VRAM)
+	if (addr->proto == DRM_INTERCONNECT_SYSTEM)
 		kunmap_local(vaddr);
 }
 
@@ -239,6 +246,7 @@ static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
 	return 0;
 }
 
+/* Or to other GPUs, over links. */
 static int copy_to_ram(struct page **pages, struct drm_pagemap_addr *addr,
 		       unsigned long npages,
 		       struct dma_fence *pre_migrate_fence)
@@ -254,7 +262,8 @@ static int copy_to_ram(struct page **pages, struct drm_pagemap_addr *addr,
 		vdev = page_to_vsvm(pages[i]);
 		nr = NR_PAGES(addr[i].order);
 		copy_folio(vdev, pages[i], &addr[i], false);
-		atomic64_add(nr, &vdev->pages_to_ram);
+		atomic64_add(nr, addr[i].proto == VSVM_PROTO_LINK ?
+				 &vdev->pages_to_peers : &vdev->pages_to_ram);
 	}
 
 	return 0;
@@ -295,6 +304,7 @@ static int vsvm_populate_mm(struct drm_pagemap *dpagemap, unsigned long start,
 {
 	struct vsvm_device *vdev = dpagemap_to_vsvm(dpagemap);
 	struct drm_pagemap_migrate_details details = {
+		.peers = &vdev->peers,
 		.timeslice_ms = timeslice_ms,
 	};
 	struct vsvm_bo *bo;
@@ -311,14 +321,16 @@ static int vsvm_populate_mm(struct drm_pagemap *dpagemap, unsigned long start,
 
 	drm_pagemap_devmem_init(&bo->devmem, vdev->drm.dev, mm,
 				&vsvm_devmem_ops, dpagemap, end - start, NULL);
+	vsvm_link_lock();
 	err = drm_pagemap_migrate_to_devmem(&bo->devmem, mm, start, end,
 					    &details);
+	vsvm_link_unlock();
 out:
 	drm_dev_exit(idx);
 	return err;
 }
 
-/* Only the GPU itself reaches its pages by way of drm_pagemap. */
+/* By way of drm_pagemap the GPU itself reaches its pages, and others over links. */
 static struct drm_pagemap_addr
 vsvm_device_map(struct drm_pagemap *dpagemap, struct device *dev,
 		struct page *page, unsigned int order,
@@ -328,9 +340,18 @@ vsvm_device_map(struct drm_pagemap *dpagemap, struct device *dev,
 	dma_addr_t addr = DMA_MAPPING_ERROR;
 
 	if (dev == vdev->drm.dev)
-		addr = page_to_vram(vdev, page);
+		return drm_pagemap_addr_encode(page_to_vram(vdev, page),
+					       VSVM_PROTO_VRAM, order, dir);
 
-	return drm_pagemap_addr_encode(addr, VSVM_PROTO_VRAM, order, dir);
+	if (vsvm_link_reaches(dev, vdev))
+		addr = (uintptr_t)(vdev->vram + page_to_vram(vdev, page));
+
+	return drm_pagemap_addr_encode(addr, VSVM_PROTO_LINK, order, dir);
+}
+
+static void vsvm_device_unmap(struct drm_pagemap *dpagemap, struct device *dev,
+			      const struct drm_pagemap_addr *addr)
+{
 }
 
 static int vsvm_get_alias(struct drm_pagemap *dpagemap, struct page *page,
@@ -363,12 +384,14 @@ static void vsvm_pagemap_destroy(struct drm_pagemap *dpagemap,
 
 static const struct drm_pagemap_ops vsvm_pagemap_ops = {
 	.device_map	= vsvm_device_map,
+	.device_unmap	= vsvm_device_unmap,
 	.populate_mm	= vsvm_populate_mm,
 	.destroy	= vsvm_pagemap_destroy,
 };
 
 static const struct drm_pagemap_ops vsvm_pagemap_callback_ops = {
 	.device_map	= vsvm_device_map,
+	.device_unmap	= vsvm_device_unmap,
 	.populate_mm	= vsvm_populate_mm,
 	.get_alias	= vsvm_get_alias,
 	.destroy	= vsvm_pagemap_destroy,
@@ -463,8 +486,11 @@ static int vsvm_add_pages(struct vsvm_device *vdev, u64 size)
 	int err;
 
 	err = pci_p2pdma_add_resource(vdev->pdev, VSVM_BAR, size, 0);
-	if (err)
-		return err;
+	if (err) {
+		drm_info(&vdev->drm, "no struct pages for the window (%pe)\n",
+			 ERR_PTR(err));
+		return 0;
+	}
 
 	vdev->p2p_pool = pci_alloc_p2pmem(vdev->pdev, size);
 	if (!vdev->p2p_pool)
@@ -480,6 +506,9 @@ static int vsvm_add_window(struct vsvm_device *vdev)
 	struct iosys_map map = IOSYS_MAP_INIT_VADDR(vdev->vram);
 	int err;
 
+	/* ZONE_DEVICE has struct pages for so much at a time */
+	if (p2p_pages)
+		size = ALIGN_DOWN(size, SZ_2M);
 	if (!size)
 		return 0;
 
@@ -498,6 +527,30 @@ static int vsvm_add_window(struct vsvm_device *vdev)
 		vdev->window_size = size;
 
 	return 0;
+}
+
+static void vsvm_fini_owner(void *data)
+{
+	struct vsvm_device *vdev = data;
+
+	hmm_segment_leave(&vdev->pgmap);
+}
+
+/* Each GPU is a segment of its own: links are not all-to-all. */
+static int vsvm_init_owner(struct vsvm_device *vdev)
+{
+	struct hmm_segment *segment = hmm_segment_create();
+	int err;
+
+	if (!segment)
+		return -ENOMEM;
+
+	err = hmm_segment_join(segment, &vdev->pgmap);
+	hmm_segment_put(segment);
+	if (err)
+		return err;
+
+	return devm_add_action_or_reset(vdev->drm.dev, vsvm_fini_owner, vdev);
 }
 
 /**
@@ -540,11 +593,14 @@ int vsvm_vram_init(struct vsvm_device *vdev)
 	if (IS_ERR(res))
 		return PTR_ERR(res);
 
+	err = vsvm_init_owner(vdev);
+	if (err)
+		return err;
+
 	pgmap->type = MEMORY_DEVICE_PRIVATE;
 	pgmap->range.start = res->start;
 	pgmap->range.end = res->end;
 	pgmap->nr_range = 1;
-	pgmap->owner = vdev;
 	pgmap->ops = drm_pagemap_pagemap_ops_get();
 	addr = devm_memremap_pages(dev, pgmap);
 	if (IS_ERR(addr))

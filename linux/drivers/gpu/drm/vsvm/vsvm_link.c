@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Links: a private interconnect between GPUs. They are what the parameter "links"
+ * of the module says, and come and go with it.
+ */
+#include <linux/bitops.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/rwsem.h>
+#include <linux/string.h>
+
+#include <drm/drm_managed.h>
+
+#include "vsvm.h"
+
+#define VSVM_MAX_GPUS	8
+
+/*
+ * Held for writing to change links, and for reading while pages are copied over
+ * them. Notifiers of all processes run under it.
+ */
+static DECLARE_RWSEM(vsvm_links_lock);
+
+static struct vsvm_device __rcu *vsvm_gpus[VSVM_MAX_GPUS];
+
+/* Which GPUs each of them should reach. */
+static u8 vsvm_links[VSVM_MAX_GPUS];
+
+static struct vsvm_device *gpu(int index)
+{
+	return rcu_dereference_protected(vsvm_gpus[index],
+					 lockdep_is_held(&vsvm_links_lock));
+}
+
+static void link_apply(struct vsvm_device *from, struct vsvm_device *to)
+{
+	bool up = from && to && (vsvm_links[from->index] & BIT(to->index));
+
+	if (!from || !to || from == to || up == test_bit(to->index, &from->linked))
+		return;
+
+	if (up) {
+		if (!hmm_peers_add(&from->peers, &to->pgmap))
+			set_bit(to->index, &from->linked);
+	} else {
+		hmm_peers_remove(&from->peers, &to->pgmap);
+		clear_bit(to->index, &from->linked);
+	}
+}
+
+static void links_apply(void)
+{
+	int from, to;
+
+	for (from = 0; from < VSVM_MAX_GPUS; from++)
+		for (to = 0; to < VSVM_MAX_GPUS; to++)
+			link_apply(gpu(from), gpu(to));
+}
+
+/* "0-1,1>2": a link both ways; a link by which only 1 reaches 2. */
+static int links_parse(const char *val, u8 links[VSVM_MAX_GPUS])
+{
+	unsigned int from, to;
+	char way;
+	int n;
+
+	memset(links, 0, VSVM_MAX_GPUS);
+	for (val = skip_spaces(val); *val; val += n) {
+		if (sscanf(val, "%u%c%u%n", &from, &way, &to, &n) != 3 ||
+		    from >= VSVM_MAX_GPUS || to >= VSVM_MAX_GPUS || from == to ||
+		    (way != '-' && way != '>'))
+			return -EINVAL;
+
+		links[from] |= BIT(to);
+		if (way == '-')
+			links[to] |= BIT(from);
+
+		if (!*skip_spaces(val + n))
+			break;
+		if (val[n++] != ',')
+			return -EINVAL;
+	}
+
+	return 0;
+}
+
+static int links_set(const char *val, const struct kernel_param *kp)
+{
+	u8 links[VSVM_MAX_GPUS];
+	int err;
+
+	err = links_parse(val, links);
+	if (err)
+		return err;
+
+	down_write(&vsvm_links_lock);
+	memcpy(vsvm_links, links, sizeof(links));
+	links_apply();
+	up_write(&vsvm_links_lock);
+	return 0;
+}
+
+static int links_get(char *buf, const struct kernel_param *kp)
+{
+	int from, to, len = 0;
+
+	down_read(&vsvm_links_lock);
+	for (from = 0; from < VSVM_MAX_GPUS; from++) {
+		for (to = 0; to < VSVM_MAX_GPUS; to++) {
+			bool back = vsvm_links[to] & BIT(from);
+
+			if (!(vsvm_links[from] & BIT(to)) || (back && to < from))
+				continue;
+			len += sysfs_emit_at(buf, len, "%s%d%c%d",
+					     len ? "," : "", from,
+					     back ? '-' : '>', to);
+		}
+	}
+	up_read(&vsvm_links_lock);
+
+	return len + sysfs_emit_at(buf, len, "\n");
+}
+
+static const struct kernel_param_ops links_ops = {
+	.set = links_set,
+	.get = links_get,
+};
+module_param_cb(links, &links_ops, NULL, 0644);
+MODULE_PARM_DESC(links, "private links between GPUs, such as 0-1,1>2: both ways, or only from the first to the memory of the second");
+
+static void vsvm_link_fini(struct drm_device *drm, void *data)
+{
+	hmm_peers_fini(&to_vsvm(drm)->peers);
+}
+
+/**
+ * vsvm_link_init() - set up what links need
+ * @vdev: the GPU
+ *
+ * Return: 0, or a negative errno.
+ */
+int vsvm_link_init(struct vsvm_device *vdev)
+{
+	hmm_peers_init(&vdev->peers, vdev->drm.dev);
+	return drmm_add_action_or_reset(&vdev->drm, vsvm_link_fini, NULL);
+}
+
+/**
+ * vsvm_link_add() - let a GPU have its links
+ * @vdev: the GPU, ready
+ *
+ * Without a free index it has none.
+ */
+void vsvm_link_add(struct vsvm_device *vdev)
+{
+	down_write(&vsvm_links_lock);
+	for (vdev->index = 0; vdev->index < VSVM_MAX_GPUS; vdev->index++) {
+		if (!gpu(vdev->index)) {
+			rcu_assign_pointer(vsvm_gpus[vdev->index], vdev);
+			links_apply();
+			break;
+		}
+	}
+	up_write(&vsvm_links_lock);
+}
+
+/**
+ * vsvm_link_remove() - undo vsvm_link_add()
+ * @vdev: the GPU; nobody uses its memory any more
+ */
+void vsvm_link_remove(struct vsvm_device *vdev)
+{
+	int i;
+
+	down_write(&vsvm_links_lock);
+	for (i = 0; i < VSVM_MAX_GPUS; i++) {
+		struct vsvm_device *other = gpu(i);
+
+		if (!other || other == vdev)
+			continue;
+		hmm_peers_remove(&other->peers, &vdev->pgmap);
+		clear_bit(vdev->index, &other->linked);
+		hmm_peers_remove(&vdev->peers, &other->pgmap);
+	}
+	vdev->linked = 0;
+	if (vdev->index < VSVM_MAX_GPUS)
+		RCU_INIT_POINTER(vsvm_gpus[vdev->index], NULL);
+	up_write(&vsvm_links_lock);
+	synchronize_rcu();
+}
+
+/**
+ * vsvm_link_lock() - keep the links as they are
+ *
+ * Context: May sleep. Until vsvm_link_unlock(); taken after the mmap lock.
+ */
+void vsvm_link_lock(void)
+{
+	down_read(&vsvm_links_lock);
+}
+
+void vsvm_link_unlock(void)
+{
+	up_read(&vsvm_links_lock);
+}
+
+/**
+ * vsvm_link_reaches() - does a device reach the memory of a GPU over a link?
+ * @dev: the device
+ * @vdev: the GPU
+ *
+ * Context: Any. The answer holds under vsvm_link_lock(), or as long as what
+ * hmm_range_fault() has resolved for @dev is valid.
+ */
+bool vsvm_link_reaches(struct device *dev, struct vsvm_device *vdev)
+{
+	struct vsvm_device *from;
+
+	if (dev->driver != vdev->drm.dev->driver)
+		return false;
+
+	from = dev_get_drvdata(dev);
+	return test_bit(vdev->index, &from->linked);
+}
+
+/**
+ * vsvm_bar_to_vram() - find the VRAM behind an address of the PCI bus
+ * @phys: the address, of a valid alias
+ *
+ * Engines are played by the CPU, which has VRAM mapped already.
+ *
+ * Return: the kernel's address; NULL if it is not VRAM of a GPU of this driver.
+ */
+void *vsvm_bar_to_vram(phys_addr_t phys)
+{
+	int i;
+
+	guard(rcu)();
+	for (i = 0; i < VSVM_MAX_GPUS; i++) {
+		struct vsvm_device *vdev = rcu_dereference(vsvm_gpus[i]);
+
+		if (vdev && phys - pci_resource_start(vdev->pdev, VSVM_BAR) <
+			    vdev->vram_size)
+			return vdev->vram + (phys - pci_resource_start(vdev->pdev,
+								       VSVM_BAR));
+	}
+
+	return NULL;
+}
