@@ -8,6 +8,8 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -156,6 +158,23 @@ uint64_t huge_pages_in_vram(int gpu, const void *addr, size_t size)
 	return gpu_residency(gpu, addr, size, &where) ? ~0ULL : where.huge;
 }
 
+uint64_t pages_touched_in_vram(const int *gpu, const void *addr, size_t size)
+{
+	size_t before = (uintptr_t)addr % PAGE;
+	const uint8_t *first = (const uint8_t *)addr - before;
+
+	size = (before + size + PAGE - 1) / PAGE * PAGE;
+	return pages_in_vram(gpu[0], first, size) +
+	       pages_in_vram(gpu[1], first, size);
+}
+
+uint64_t pages_in_reach(int gpu, const void *addr, size_t size)
+{
+	struct drm_vsvm_residency where;
+
+	return gpu_residency(gpu, addr, size, &where) ? ~0ULL : where.peer;
+}
+
 uint64_t pages_evicted(int gpu)
 {
 	struct drm_vsvm_counters counters;
@@ -228,9 +247,47 @@ uint64_t stat_read(const char *name)
 	return value;
 }
 
+const char * const counters[COUNTERS_NR] = {
+	"alias_cpu", "alias_bus", "alias_host_bridge", "fallback_no_window",
+	"fallback_outside_window", "fallback_callback", "fallback_unreachable",
+	"fallback_readonly", "fallback_no_pages",
+};
+
+struct tally tally_read(const int *gpu)
+{
+	struct tally tally;
+	unsigned int i;
+
+	tally.evicted = pages_evicted(gpu[0]) + pages_evicted(gpu[1]);
+	for (i = 0; i < COUNTERS_NR; i++)
+		tally.count[i] = stat_read(counters[i]);
+	return tally;
+}
+
 int aliases_enable(bool enable)
 {
 	return file_write(STATS "enabled", enable ? "always" : "never");
+}
+
+const char *alias_route(void)
+{
+	static const char * const routes[][2] = {
+		{ "switch", "alias_bus" },
+		{ "host-bridge", "alias_host_bridge" },
+		{ "iommu", "alias_host_bridge" },
+	};
+	const char *topology = getenv("TOPOLOGY");
+	size_t i;
+
+	for (i = 0; topology && i < ARRAY_LEN(routes); i++)
+		if (!strcmp(topology, routes[i][0]))
+			return routes[i][1];
+	return NULL;
+}
+
+bool reachable(void)
+{
+	return alias_route();
 }
 
 int file_write(const char *path, const char *text)
@@ -245,6 +302,70 @@ int file_write(const char *path, const char *text)
 	close(fd);
 
 	return err;
+}
+
+static int vsvm_unload(void)
+{
+	int tries = 100, err;
+
+	/* Address spaces, and what they use, go away with some delay. */
+	do {
+		err = syscall(SYS_delete_module, "vsvm", O_NONBLOCK) ?
+		      -errno : 0;
+	} while (err == -EAGAIN && tries-- && !usleep(50000));
+
+	return err == -ENOENT ? 0 : err;
+}
+
+int vsvm_reload(const char *params)
+{
+	char command[256];
+	int err = vsvm_unload();
+
+	if (err)
+		return err;
+
+	/* modprobe finds our modules by what MODPROBE_OPTIONS says. */
+	snprintf(command, sizeof(command), "modprobe vsvm %s", params);
+	return system(command) ? -ENODEV : 0;
+}
+
+/* Each time it is loaded, the module is another directory in sysfs. */
+int vsvm_load(const char *params)
+{
+	static const char marker[] = "/run/vsvm.loaded";
+	char want[256], have[256] = "";
+	struct stat st = {};
+	FILE *file;
+	int err;
+
+	stat("/sys/module/vsvm", &st);
+	snprintf(want, sizeof(want), "%lu %s", (unsigned long)st.st_ino, params);
+	file = fopen(marker, "r");
+	if (file) {
+		if (!fgets(have, sizeof(have), file))
+			have[0] = 0;
+		fclose(file);
+	}
+	if (!strcmp(want, have))
+		return 0;
+
+	err = vsvm_reload(params);
+	if (err || stat("/sys/module/vsvm", &st))
+		return err ? err : -errno;
+
+	file = fopen(marker, "w");
+	if (file) {
+		fprintf(file, "%lu %s", (unsigned long)st.st_ino, params);
+		fclose(file);
+	}
+	return 0;
+}
+
+void vsvm_restore(void)
+{
+	if (vsvm_reload(""))
+		printf("# vsvm is not as it was\n");
 }
 
 static int link_connect(struct link *link)

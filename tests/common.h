@@ -63,6 +63,12 @@ ssize_t buffer_differs_on_gpu(const struct buffer *buf, int gpu);
 uint64_t pages_in_vram(int gpu, const void *addr, size_t size);
 uint64_t huge_pages_in_vram(int gpu, const void *addr, size_t size);
 
+/* Those that a range touches, aligned or not, and that are in VRAM of two GPUs. */
+uint64_t pages_touched_in_vram(const int *gpu, const void *addr, size_t size);
+
+/* Pages of other GPUs' memory that this one reaches; ~0 on errors. */
+uint64_t pages_in_reach(int gpu, const void *addr, size_t size);
+
 /* How many pages the GPU has moved to RAM since it was probed; ~0 on errors. */
 uint64_t pages_evicted(int gpu);
 
@@ -79,8 +85,57 @@ bool page_is_elsewhere(const void *addr);
 uint64_t stat_read(const char *name);
 int aliases_enable(bool enable);
 
+/*
+ * The counter of the route by which a device finds the VRAM of a GPU, which is
+ * TOPOLOGY's to say; NULL if it is out of its reach.
+ */
+const char *alias_route(void);
+bool reachable(void);
+
+/*
+ * All that is counted of two GPUs' pages, to see what a request does to them. Of
+ * @reached pages in VRAM that stay there, each moves @counter by one, and nothing
+ * else moves. Otherwise @counter says why they have migrated.
+ */
+#define COUNTERS_NR	9
+
+extern const char * const counters[COUNTERS_NR];
+
+struct tally {
+	uint64_t evicted;
+	uint64_t count[COUNTERS_NR];
+};
+
+struct tally tally_read(const int *gpu);
+
+#define EXPECT_TALLY(_before, _after, _reached, _stay, _counter) do {	\
+	unsigned int _i;						\
+									\
+	for (_i = 0; _i < COUNTERS_NR; _i++) {				\
+		uint64_t _moved = (_after).count[_i] - (_before).count[_i]; \
+		uint64_t _want = (_stay) || !_moved ? (_reached) : _moved; \
+									\
+		if (strcmp(counters[_i], _counter) || !(_reached))	\
+			_want = 0;					\
+		EXPECT_EQ(_want, _moved)				\
+			TH_LOG("%s", counters[_i]);			\
+	}								\
+	if (_stay) {							\
+		EXPECT_EQ((_before).evicted, (_after).evicted);		\
+	} else {							\
+		EXPECT_LE((_before).evicted + (_reached), (_after).evicted); \
+	}								\
+} while (0)
+
 /* One write to a file of proc or sysfs. */
 int file_write(const char *path, const char *text);
+
+/* Load vsvm anew, with parameters. Nobody uses it. */
+int vsvm_reload(const char *params);
+/* The same, unless it has just these already. */
+int vsvm_load(const char *params);
+/* As it was, or nearly; for atexit(). */
+void vsvm_restore(void);
 
 /* Two connected sides, of which @near makes the requests. */
 struct link {
