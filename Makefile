@@ -13,9 +13,11 @@ help: ## Show this
 ## 
 ## KERNEL_SRC=/path   a kernel tree of your own; it is only read
 ## UNPATCHED=1        the kernel without our series
-## VRAM=256 MEM=3G    MiB of each GPU; the machine's memory
+## DEBUG=1            a kernel that checks itself: KASAN, lockdep and others; slow
+## GPUS=2 VRAM=256    how many GPUs, and MiB of each; MEM=3G of RAM
+## LINKS='0-1,1>2'    private links between GPUs: both ways, or one way
 ## TOPOLOGY=switch    how the devices are wired; or host-bridge, iommu, blocked, acs
-## SIZE=              MiB that the demo moves
+## DEMO=gpus          a demo of GPUs that reach each other; SIZE= in MiB
 ## TESTS='mm uapi'    only those suites of tests/run
 ## FORCE=1            drop edits made in build/linux
 ## V=1                name each file that is built
@@ -33,6 +35,11 @@ ready: source
 
 demo: ready ## Build all, boot, and show a NIC reading a GPU's memory
 	@lab/run lab/demo
+
+ifeq ($(DEMO),gpus)
+export GPUS ?= 4
+export LINKS ?= 0-1,1-2
+endif
 
 test: ready ## Build all, boot, and run the tests
 	@lab/test
