@@ -196,6 +196,7 @@ EXPORT_SYMBOL_GPL(hmm_peers_detach);
  * @pgmap: the pagemap, of a page that somebody holds or has found in a page table
  *
  * Context: Any. See hmm_peers_remove() for how long the answer holds.
+ * Return: true if it is.
  */
 bool hmm_peers_have(const struct hmm_peers *peers,
 		    const struct dev_pagemap *pgmap)
@@ -219,7 +220,10 @@ EXPORT_SYMBOL_GPL(hmm_peers_have);
  * @dev: the device, as given to hmm_peers_init()
  * @pgmap: the pagemap
  *
- * For people, not for decisions. Context: May sleep.
+ * For people, not for decisions.
+ *
+ * Context: May sleep.
+ * Return: true if it has one now.
  */
 bool hmm_peers_linked(const struct device *dev, const struct dev_pagemap *pgmap)
 {

@@ -72,6 +72,7 @@ bool hmm_peers_linked(const struct device *dev, const struct dev_pagemap *pgmap)
  *
  * Context: Any. The answer holds as long as an HMM entry that was resolved at
  * the same time.
+ * Return: true if they can.
  */
 static inline bool hmm_reaches_privately(const void *owner,
 					 const struct hmm_peers *peers,

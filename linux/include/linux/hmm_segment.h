@@ -26,6 +26,8 @@ int hmm_segment_leave(struct dev_pagemap *pgmap);
  * For &hmm_range.dev_private_owner and &migrate_vma.pgmap_owner. Whoever keeps it
  * keeps a reference on @segment: it is not given to another segment before the
  * last reference has gone.
+ *
+ * Return: the owner.
  */
 static inline void *hmm_segment_owner(struct hmm_segment *segment)
 {

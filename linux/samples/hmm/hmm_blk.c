@@ -198,7 +198,8 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	struct device *dma_dev;
 	int err;
 
-	if (!disk_live(bdev->bd_disk))
+	/* One that goes away loses its size first */
+	if (!disk_live(bdev->bd_disk) || !bdev_nr_bytes(bdev))
 		return -ENODEV;
 	if (write && bdev_read_only(bdev))
 		return -EPERM;

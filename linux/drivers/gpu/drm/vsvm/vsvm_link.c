@@ -66,7 +66,7 @@ static int links_parse(const char *val, u8 links[VSVM_MAX_GPUS])
 
 	memset(links, 0, VSVM_MAX_GPUS);
 	for (val = skip_spaces(val); *val; val += n) {
-		if (sscanf(val, "%u%c%u%n", &from, &way, &to, &n) != 3 ||
+		if (sscanf(val, "%1u%c%1u%n", &from, &way, &to, &n) != 3 ||
 		    from >= VSVM_MAX_GPUS || to >= VSVM_MAX_GPUS || from == to ||
 		    (way != '-' && way != '>'))
 			return -EINVAL;
