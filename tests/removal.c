@@ -1,0 +1,1335 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Devices that go away and come back, in every way that there is, while everybody
+ * is at work on the memory of a GPU. An exporter takes nothing with it: its
+ * memory is in RAM then, and the work goes on there. An importer fails, at once,
+ * and alone. Who is back is as good as new.
+ */
+#include <inttypes.h>
+#include <sys/ioctl.h>
+
+#include <linux/fs.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+#include "machine.h"
+
+#define SIZE	MIB(2)
+#define PAGES	(SIZE / PAGE)
+#define CHUNK	KIB(128)
+
+/* For what takes a moment: hangs are for ever. */
+#define PROMPT	15
+
+/* How often in a row. */
+#define TIMES	3
+
+/* Devices, and the ways in which they go. */
+
+enum way { UNBIND, REMOVE, UNPLUG };
+
+/* As lab/run has them. */
+struct part {
+	const char *id;		/* QEMU's */
+	const char *driver;	/* Linux's */
+	const char *add;
+	const char *memdev;
+};
+
+static const struct part gpus[] = {
+	{
+		.id = "gpu0", .driver = "vsvm", .memdev = "gpu0-vram",
+		.add = "'driver':'ivshmem-plain','memdev':'gpu0-vram','bus':'port0'",
+	}, {
+		.id = "gpu1", .driver = "vsvm", .memdev = "gpu1-vram",
+		.add = "'driver':'ivshmem-plain','memdev':'gpu1-vram','bus':'port1'",
+	},
+};
+
+static const struct part edu = {
+	.id = "edu", .driver = "hmm_edu",
+	.add = "'driver':'edu','dma_mask':18446744073709551615,'bus':'port2'",
+};
+
+static const struct part nvme = {
+	.id = "nvme", .driver = "nvme",
+	.add = "'driver':'nvme','serial':'lab','drive':'disk','bus':'port3'",
+};
+
+/* One of them, where it is, or was. */
+struct device {
+	const struct part *part;
+	char pci[PCI_ADDR_LEN];
+};
+
+static bool is_gone(const struct device *dev, enum way way)
+{
+	return way == UNBIND ? !pci_is_bound(dev->pci, dev->part->driver) :
+			       !pci_exists(dev->pci);
+}
+
+static bool wait_for(bool (*condition)(const struct device *dev, enum way way),
+		     const struct device *dev, enum way way)
+{
+	double end = now() + PROMPT;
+
+	while (!condition(dev, way)) {
+		if (now() > end)
+			return false;
+		usleep(2000);
+	}
+	return true;
+}
+
+/* What the shell does to a device. */
+static int removal_start(pid_t *pid, const struct device *dev, enum way way)
+{
+	switch (way) {
+	case UNBIND:
+		return command_start(pid, "echo %s >/sys/bus/pci/drivers/%s/unbind",
+				     dev->pci, dev->part->driver);
+	case REMOVE:
+		return command_start(pid, "echo 1 >" PCI_DEVICES "%s/remove",
+				     dev->pci);
+	default:
+		/* Do not wait for those who may want to press the button again */
+		return command_start(pid, "for slot in /sys/bus/pci/slots/*; do "
+				     "[ $(cat $slot/address) != %.10s ] || echo 0 >$slot/power; done",
+				     dev->pci);
+	}
+}
+
+/* All at once. With some patience, an unplugged one has its power to the end. */
+static int take_away(const struct device *devs, int n, enum way way, bool patience)
+{
+	pid_t pids[2];
+	int i, err;
+
+	for (i = 0; i < n && way == UNPLUG; i++) {
+		err = qmp("{'execute':'device_del','arguments':{'id':'%s'}}",
+			  devs[i].part->id);
+		if (err)
+			return err;
+	}
+	if (way != UNPLUG || !patience) {
+		usleep(way == UNPLUG ? 100000 : 0);
+		for (i = 0; i < n; i++) {
+			err = removal_start(&pids[i], &devs[i], way);
+			if (err)
+				return err;
+		}
+		for (i = 0; i < n; i++) {
+			err = command_wait(pids[i], PROMPT);
+			if (err)
+				return err;
+		}
+	}
+	for (i = 0; i < n; i++)
+		if (!wait_for(is_gone, &devs[i], way))
+			return -ETIMEDOUT;
+	return 0;
+}
+
+static bool is_bound(const struct device *dev, enum way way)
+{
+	(void)way;
+	return pci_is_bound(dev->pci, dev->part->driver);
+}
+
+/*
+ * A GPU that is plugged in has other memory than the one that was pulled. QEMU
+ * would not survive the same.
+ */
+static int plug(const struct part *part)
+{
+	const char *vram = getenv("VRAM");
+	int err;
+
+	if (part->memdev) {
+		err = qmp("{'execute':'object-del','arguments':{'id':'%s'}}",
+			  part->memdev);
+		if (!err)
+			err = qmp("{'execute':'object-add','arguments':{'id':'%s',"
+				  "'qom-type':'memory-backend-memfd','share':true,'size':%llu}}",
+				  part->memdev, atoi(vram ? vram : "256") * 1048576ULL);
+		if (err)
+			return err;
+	}
+	return qmp("{'execute':'device_add','arguments':{'id':'%s',%s}}",
+		   part->id, part->add);
+}
+
+/* What is there already is fine. */
+static int bring_back(const struct device *dev, enum way way)
+{
+	int tries = 100, err = 0;
+	pid_t pid;
+
+	if (pci_is_bound(dev->pci, dev->part->driver))
+		return 0;
+
+	switch (way) {
+	case UNBIND:
+		err = command_start(&pid, "echo %s >/sys/bus/pci/drivers/%s/bind",
+				    dev->pci, dev->part->driver);
+		if (!err)
+			err = command_wait(pid, PROMPT);
+		break;
+	case REMOVE:
+		err = command_start(&pid, "echo 1 >/sys/bus/pci/rescan");
+		if (!err)
+			err = command_wait(pid, PROMPT);
+		break;
+	case UNPLUG:
+		/* Somebody may still be busy with pulling it */
+		while ((err = plug(dev->part)) == -EBUSY && tries--)
+			usleep(100000);
+		break;
+	}
+	if (err)
+		return err;
+	return wait_for(is_bound, dev, way) ? 0 : -ETIMEDOUT;
+}
+
+/* Its file may come a moment later than its driver. */
+static int gpu_reopen(int *gpu, unsigned int index, const struct device *dev)
+{
+	double end = now() + PROMPT;
+	char pci[PCI_ADDR_LEN];
+
+	do {
+		if (*gpu > 0)
+			close(*gpu);
+		*gpu = gpu_open(index);
+		if (*gpu >= 0 && !gpu_pci_address(*gpu, pci, sizeof(pci)) &&
+		    !strcmp(pci, dev->pci))
+			return 0;
+	} while (now() < end && !usleep(10000));
+
+	return -ENODEV;
+}
+
+/* Importers at work: each has memory that can be in VRAM, and some in RAM. */
+
+enum importer { EDU, NVME, RXE, NR_IMPORTERS };
+
+static const char * const names[] = { "edu", "nvme", "rxe" };
+
+struct user {
+	struct worker worker;	/* first: round() is given it */
+	enum importer importer;
+	struct bench bench;
+	int dev;
+	int disk;
+	bool working;
+	size_t torn;		/* what a round that failed has left in doubt */
+	size_t torn_size;
+};
+
+static int disk_open(void)
+{
+	double end = now() + PROMPT;
+	uint64_t size;
+	glob_t found;
+	int fd = -1;
+	size_t i;
+
+	do {
+		/* Who holds an old one open keeps its name from the new one */
+		if (!glob("/dev/nvme[0-9]*n[0-9]*", 0, NULL, &found)) {
+			for (i = 0; i < found.gl_pathc && fd < 0; i++) {
+				fd = open(found.gl_pathv[i], O_RDWR | O_CLOEXEC);
+				if (fd >= 0 &&
+				    (ioctl(fd, BLKGETSIZE64, &size) || !size)) {
+					close(fd);
+					fd = -1;
+				}
+			}
+			globfree(&found);
+		}
+	} while (fd < 0 && now() < end && !usleep(10000));
+
+	return fd < 0 ? -ENODEV : fd;
+}
+
+static int disk_io(struct user *user, void *mem, uint64_t pos, size_t size,
+		   bool write)
+{
+	struct hmm_blk_io io = {
+		.fd = user->disk,
+		.flags = write ? HMM_BLK_WRITE : 0,
+		.addr = (uintptr_t)mem,
+		.size = size,
+		.offset = pos,
+	};
+
+	if (ioctl(user->dev, HMM_BLK_IO, &io))
+		return -errno;
+	return io.done == size ? 0 : -ENODATA;
+}
+
+/* Rounds write to VRAM and read it in turn, everywhere in the course of time. */
+static size_t turn(struct worker *worker, size_t step, size_t room)
+{
+	return worker->rounds / 2 * step % room;
+}
+
+/* In two pieces, which share a page of VRAM, and so a mapping. */
+static int edu_round(struct worker *worker)
+{
+	struct user *user = (struct user *)worker;
+	struct buffer *buf = &user->bench.buf, *ram = &user->bench.ram;
+	size_t at = turn(worker, PAGE, SIZE - 2 * PAGE) + 1001;
+	size_t there = at + PAGE / 2, size = PAGE / 2;
+	int err;
+
+	if (worker->rounds % 2) {
+		memset(ram->mem + there, 0, size);
+		err = edu_copy(user->dev, ram->mem + there, buf->mem + at, size);
+		if (!err && differs(ram->mem + there, buf->shadow + at, size) != -1)
+			err = -EILSEQ;
+		return err;
+	}
+
+	buffer_write(ram, there, size);
+	user->torn = at;
+	user->torn_size = size;
+	err = edu_copy(user->dev, buf->mem + at, ram->mem + there, size);
+	if (err)
+		return err;
+	memcpy(buf->shadow + at, ram->shadow + there, size);
+	user->torn_size = 0;
+	return 0;
+}
+
+static int nvme_round(struct worker *worker)
+{
+	struct user *user = (struct user *)worker;
+	struct buffer *buf = &user->bench.buf, *ram = &user->bench.ram;
+	size_t at = turn(worker, CHUNK, SIZE);
+	int err;
+
+	if (worker->rounds % 2) {
+		err = disk_io(user, buf->mem + at, SIZE + at, CHUNK, true);
+		if (err)
+			return err;
+		memset(ram->mem + at, 0, CHUNK);
+		err = disk_io(user, ram->mem + at, SIZE + at, CHUNK, false);
+		if (!err && differs(ram->mem + at, buf->shadow + at, CHUNK) != -1)
+			err = -EILSEQ;
+		return err;
+	}
+
+	buffer_write(ram, at, CHUNK);
+	err = disk_io(user, ram->mem + at, at, CHUNK, true);
+	if (err)
+		return err;
+	user->torn = at;
+	user->torn_size = CHUNK;
+	err = disk_io(user, buf->mem + at, at, CHUNK, false);
+	if (err)
+		return err;
+	memcpy(buf->shadow + at, ram->shadow + at, CHUNK);
+	user->torn_size = 0;
+	return 0;
+}
+
+static int rxe_round(struct worker *worker)
+{
+	struct user *user = (struct user *)worker;
+	struct bench *bench = &user->bench;
+	size_t at = turn(worker, 5 * PAGE, SIZE - 8 * PAGE) + 1;
+	size_t size = 3 * PAGE + 5;
+	int err;
+
+	if (worker->rounds % 2) {
+		memset(bench->ram.mem + at, 0, size);
+		err = bench_read(bench, at, size);
+		if (!err && differs(bench->ram.mem + at, bench->buf.shadow + at,
+				    size) != -1)
+			err = -EILSEQ;
+		return err;
+	}
+
+	user->torn = at;
+	user->torn_size = size;
+	err = bench_write_new(bench, at, size);
+	if (!err)
+		user->torn_size = 0;
+	return err;
+}
+
+static int (* const rounds[])(struct worker *worker) = {
+	edu_round, nvme_round, rxe_round
+};
+
+static int rxe_open(struct bench *bench)
+{
+	double end = now() + PROMPT;
+	int err;
+
+	/* Its addresses come a moment later than itself */
+	while ((err = link_up(&bench->link)) && now() < end)
+		usleep(20000);
+	if (err)
+		return err;
+
+	bench->mr = rdma_reg_odp(&bench->link.far, bench->buf.mem, SIZE);
+	bench->ram_mr = rdma_reg_odp(&bench->link.near, bench->ram.mem, SIZE);
+	return bench->mr && bench->ram_mr ? 0 : -EIO;
+}
+
+/* Those that are gone leave something to clean up, too. */
+static void user_close(struct user *user)
+{
+	struct bench *bench = &user->bench;
+
+	if (bench->mr)
+		ibv_dereg_mr(bench->mr);
+	if (bench->ram_mr)
+		ibv_dereg_mr(bench->ram_mr);
+	bench->mr = bench->ram_mr = NULL;
+	link_down(&bench->link);
+	if (user->dev > 0)
+		close(user->dev);
+	if (user->disk > 0)
+		close(user->disk);
+	user->dev = user->disk = 0;
+}
+
+static int user_open(struct user *user)
+{
+	double end = now() + PROMPT;
+
+	switch (user->importer) {
+	case EDU:
+		/* As with disks */
+		while ((user->dev = edu_open()) == -ENODEV && now() < end)
+			usleep(10000);
+		break;
+	case NVME:
+		user->dev = open("/dev/hmm_blk", O_RDWR | O_CLOEXEC);
+		user->disk = disk_open();
+		break;
+	default:
+		return rxe_open(&user->bench);
+	}
+	return user->dev < 0 || user->disk < 0 ? -ENODEV : 0;
+}
+
+static int user_init(struct user *user, enum importer importer)
+{
+	int advice = importer == EDU ? MADV_NOHUGEPAGE : MADV_HUGEPAGE, err;
+	struct bench *bench = &user->bench;
+
+	memset(user, 0, sizeof(*user));
+	user->importer = importer;
+	user->worker.bench = bench;
+	err = buffer_map(&bench->buf, SIZE, advice);
+	if (!err)
+		err = buffer_map(&bench->ram, SIZE, MADV_NOHUGEPAGE);
+	if (err)
+		return err;
+	buffer_write(&bench->buf, 0, SIZE);
+	buffer_write(&bench->ram, 0, SIZE);
+	return user_open(user);
+}
+
+static int work_start(struct user *user)
+{
+	user->worker.stop = false;
+	user->worker.err = 0;
+	user->working = true;
+	return worker_start(&user->worker, rounds[user->importer]);
+}
+
+/* Returns what the last round did. */
+static int work_stop(struct user *user)
+{
+	user->working = false;
+	return worker_stop(&user->worker);
+}
+
+static void user_fini(struct user *user)
+{
+	if (user->working)
+		work_stop(user);
+	user_close(user);
+	buffer_unmap(&user->bench.buf);
+	buffer_unmap(&user->bench.ram);
+}
+
+/* What is in doubt is given a content. */
+static void user_settle(struct user *user)
+{
+	if (user->torn_size)
+		buffer_write(&user->bench.buf, user->torn, user->torn_size);
+	user->torn_size = 0;
+}
+
+/*
+ * Let it have aliases of some pages that it has none of. Returns how many it was
+ * given: 0, as it should be, or what is too much or too little.
+ */
+static int64_t user_miscounts(struct user *user)
+{
+	struct buffer *buf = &user->bench.buf, *ram = &user->bench.ram;
+	struct bench *bench = &user->bench;
+	const char *counter = alias_route();
+	uint64_t before;
+	int pages, err;
+
+	if (user->importer == RXE)
+		counter = "alias_cpu";
+	if (!counter)
+		return 0;
+
+	before = stat_read(counter);
+	switch (user->importer) {
+	case EDU:
+		pages = 1;
+		err = edu_copy(user->dev, ram->mem, buf->mem, 8);
+		break;
+	case NVME:
+		pages = CHUNK / PAGE;
+		err = disk_io(user, buf->mem, 0, CHUNK, true);
+		break;
+	default:
+		pages = PAGES;
+		err = rdma_prefetch(&bench->link.far, bench->mr, buf->mem, SIZE, 1);
+		break;
+	}
+	memcpy(ram->mem, ram->shadow, 8);
+	return err ? err : (int64_t)(stat_read(counter) - before - pages);
+}
+
+static uint64_t aliases(void)
+{
+	return stat_read("alias_cpu") + stat_read("alias_bus") +
+	       stat_read("alias_host_bridge");
+}
+
+/* Is edu under way to or from what is, or was, a GPU's BAR? */
+struct watch {
+	volatile uint8_t *regs;
+	uint64_t start;
+	uint64_t end;
+};
+
+static int watch_init(struct watch *watch, const char *pci)
+{
+	char path[PATH_MAX];
+	FILE *file;
+	int n = 0;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "%s/resource", pci);
+	file = fopen(path, "r");
+	if (!file)
+		return -errno;
+	/* BAR 2 has the third line */
+	n = fscanf(file, "%*[^\n]\n%*[^\n]\n%" SCNx64 " %" SCNx64,
+		   &watch->start, &watch->end);
+	fclose(file);
+	if (n != 2)
+		return -EIO;
+	watch->regs = edu_map_regs();
+	return watch->regs ? 0 : -ENODEV;
+}
+
+static bool watch_sees_edu(const struct watch *watch)
+{
+	uint64_t addr[2];
+	int i;
+
+	if (!watch->regs || !(edu_read(watch->regs, EDU_DMA_CMD) & EDU_DMA_RUN))
+		return false;
+	addr[0] = edu_read(watch->regs, EDU_DMA_SRC);
+	addr[1] = edu_read(watch->regs, EDU_DMA_DST);
+	for (i = 0; i < 2; i++)
+		if (addr[i] >= watch->start && addr[i] <= watch->end)
+			return true;
+	return false;
+}
+
+/* So many more rounds of all that work. -EFAULT if edu was seen in the BAR. */
+static int work(struct user *users, int n, unsigned long more,
+		const struct watch *watch)
+{
+	unsigned long from[NR_IMPORTERS];
+	double end = now() + 2 * PROMPT;
+	bool busy;
+	int i;
+
+	for (i = 0; i < n; i++)
+		from[i] = users[i].worker.rounds;
+	do {
+		busy = false;
+		for (i = 0; i < n; i++)
+			if (!users[i].worker.err)
+				busy |= users[i].worker.rounds < from[i] + more;
+		if (watch && watch_sees_edu(watch))
+			return -EFAULT;
+		usleep(2000);
+	} while (busy && now() < end);
+	return busy ? -ETIMEDOUT : 0;
+}
+
+static int wait_for_error(struct user *user)
+{
+	double end = now() + PROMPT;
+
+	while (!user->worker.err && now() < end)
+		usleep(2000);
+	return user->worker.err ? 0 : -ETIMEDOUT;
+}
+
+/* What is left of a GPU's VRAM when its driver is gone: nobody's business. */
+#define POISON	0x6b5a4b3c2d1e0ff0ULL
+
+static int vram_poison(const char *pci)
+{
+	uint64_t *vram;
+	size_t i, size;
+
+	vram = pci_map_bar(pci, 2, &size);
+	if (!vram)
+		return -ENODEV;
+	for (i = 0; i < size / sizeof(*vram); i++)
+		vram[i] = POISON + i;
+	munmap(vram, size);
+	return 0;
+}
+
+static ssize_t vram_differs(const char *pci)
+{
+	ssize_t ret = -1;
+	uint64_t *vram;
+	size_t i, size;
+
+	vram = pci_map_bar(pci, 2, &size);
+	if (!vram)
+		return 0;
+	for (i = 0; i < size / sizeof(*vram) && ret == -1; i++)
+		if (vram[i] != POISON + i)
+			ret = i * sizeof(*vram);
+	munmap(vram, size);
+	return ret;
+}
+
+static int pages_elsewhere(const struct buffer *buf)
+{
+	int pages = 0;
+	size_t pos;
+
+	for (pos = 0; pos < buf->size; pos += PAGE)
+		pages += page_is_elsewhere(buf->mem + pos);
+	return pages;
+}
+
+/* All of the above: two GPUs, and each importer at work. */
+
+FIXTURE(exporter) {
+	struct device dev[2];
+	int gpu[2];
+	uint64_t vram_free;
+	struct user user[NR_IMPORTERS];
+	struct watch watch;
+	int log;
+};
+
+FIXTURE_VARIANT(exporter) {
+	enum way way;
+};
+
+FIXTURE_VARIANT_ADD(exporter, unbind) {
+	.way = UNBIND,
+};
+
+FIXTURE_VARIANT_ADD(exporter, remove) {
+	.way = REMOVE,
+};
+
+FIXTURE_VARIANT_ADD(exporter, unplug) {
+	.way = UNPLUG,
+};
+
+FIXTURE_SETUP(exporter)
+{
+	int i;
+
+	self->log = log_open();
+	for (i = 0; i < 2; i++) {
+		self->gpu[i] = gpu_open(i);
+		ASSERT_LE(0, self->gpu[i]);
+		self->dev[i].part = &gpus[i];
+		ASSERT_EQ(0, gpu_pci_address(self->gpu[i], self->dev[i].pci,
+					     PCI_ADDR_LEN));
+	}
+	self->vram_free = vram_free(self->gpu[0]);
+	ASSERT_EQ(0, watch_init(&self->watch, self->dev[0].pci));
+	for (i = 0; i < NR_IMPORTERS; i++)
+		ASSERT_EQ(0, user_init(&self->user[i], i));
+}
+
+FIXTURE_TEARDOWN(exporter)
+{
+	int i;
+
+	for (i = 0; i < NR_IMPORTERS; i++) {
+		EXPECT_EQ(-1, buffer_differs(&self->user[i].bench.buf));
+		user_fini(&self->user[i]);
+	}
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, bring_back(&self->dev[i], variant->way));
+		EXPECT_EQ(0, gpu_reopen(&self->gpu[i], i, &self->dev[i]));
+		EXPECT_EQ(0, vram_leaked(self->gpu[i], self->vram_free));
+		close(self->gpu[i]);
+	}
+	EXPECT_EQ(0, log_faults(self->log));
+	close(self->log);
+}
+
+/* What all hold is in RAM, and nobody goes to where it was before. */
+#define EXPECT_GONE() do {						\
+	uint64_t __aliases;						\
+	int __i;							\
+									\
+	if (variant->way == UNBIND)					\
+		EXPECT_EQ(0, vram_poison(self->dev[0].pci));		\
+	__aliases = aliases();						\
+	EXPECT_EQ(0, work(self->user, NR_IMPORTERS, 2, &self->watch));	\
+	EXPECT_EQ(__aliases, aliases());				\
+	for (__i = 0; __i < NR_IMPORTERS; __i++) {			\
+		EXPECT_EQ(0, work_stop(&self->user[__i])) {	\
+			TH_LOG("%s", names[__i]);			\
+		}							\
+		EXPECT_EQ(0, pages_elsewhere(&self->user[__i].bench.buf)); \
+		EXPECT_EQ(-1, buffer_differs(&self->user[__i].bench.buf)); \
+	}								\
+	if (variant->way == UNBIND)					\
+		EXPECT_EQ(-1, vram_differs(self->dev[0].pci));		\
+} while (0)
+
+TEST_F(exporter, goes_under_traffic_and_comes_back)
+{
+	int i, times;
+
+	for (times = 0; times < TIMES; times++) {
+		for (i = 0; i < NR_IMPORTERS; i++) {
+			struct user *user = &self->user[i];
+
+			ASSERT_EQ(0, buffer_to_vram(&user->bench.buf,
+						    self->gpu[0], 0, SIZE));
+			EXPECT_EQ(0, user_miscounts(user)) {
+				TH_LOG("%s", names[i]);
+			}
+			ASSERT_EQ(0, work_start(user));
+		}
+		EXPECT_EQ(0, work(self->user, NR_IMPORTERS, 1, NULL));
+
+		ASSERT_EQ(0, take_away(self->dev, 1, variant->way, !times));
+		EXPECT_GONE();
+
+		ASSERT_EQ(0, bring_back(&self->dev[0], variant->way));
+		ASSERT_EQ(0, gpu_reopen(&self->gpu[0], 0, &self->dev[0]));
+		ASSERT_EQ(0, gpu_reopen(&self->gpu[1], 1, &self->dev[1]));
+	}
+}
+
+TEST_F(exporter, goes_with_the_other_one)
+{
+	int i;
+
+	for (i = 0; i < NR_IMPORTERS; i++) {
+		struct user *user = &self->user[i];
+
+		ASSERT_EQ(0, buffer_to_vram(&user->bench.buf, self->gpu[0], 0,
+					    SIZE / 2));
+		ASSERT_EQ(0, buffer_to_vram(&user->bench.buf, self->gpu[1],
+					    SIZE / 2, SIZE / 2));
+		ASSERT_EQ(0, work_start(user));
+	}
+	EXPECT_EQ(0, work(self->user, NR_IMPORTERS, 1, NULL));
+
+	ASSERT_EQ(0, take_away(self->dev, 2, variant->way, false));
+	EXPECT_GONE();
+}
+
+/* Importers that go, one at a time, and its others stay. */
+
+FIXTURE(importer) {
+	struct device dev;
+	int gpu;
+	uint64_t vram_free;
+	struct user user[NR_IMPORTERS];
+	int log;
+};
+
+FIXTURE_VARIANT(importer) {
+	enum importer importer;
+	enum way way;
+};
+
+#define IMPORTER(_name, _importer, _way)				\
+FIXTURE_VARIANT_ADD(importer, _name) {					\
+	.importer = _importer,						\
+	.way = _way,							\
+}
+
+IMPORTER(edu_unbind, EDU, UNBIND);
+IMPORTER(edu_remove, EDU, REMOVE);
+IMPORTER(edu_unplug, EDU, UNPLUG);
+IMPORTER(nvme_unbind, NVME, UNBIND);
+IMPORTER(nvme_remove, NVME, REMOVE);
+IMPORTER(nvme_unplug, NVME, UNPLUG);
+IMPORTER(rxe_delete, RXE, REMOVE);
+
+FIXTURE_SETUP(importer)
+{
+	int i;
+
+	self->log = log_open();
+	self->gpu = gpu_open(0);
+	ASSERT_LE(0, self->gpu);
+	self->vram_free = vram_free(self->gpu);
+	for (i = 0; i < NR_IMPORTERS; i++)
+		ASSERT_EQ(0, user_init(&self->user[i], i));
+	if (variant->importer == RXE)
+		return;
+	self->dev.part = variant->importer == EDU ? &edu : &nvme;
+	ASSERT_EQ(0, variant->importer == EDU ?
+		     pci_find(0x1234, 0x11e8, self->dev.pci) :
+		     pci_find(0x1b36, 0x0010, self->dev.pci));
+}
+
+FIXTURE_TEARDOWN(importer)
+{
+	int i;
+
+	for (i = 0; i < NR_IMPORTERS; i++) {
+		EXPECT_EQ(-1, buffer_differs(&self->user[i].bench.buf));
+		user_fini(&self->user[i]);
+	}
+	if (self->dev.part)
+		EXPECT_EQ(0, bring_back(&self->dev, variant->way));
+	EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
+	close(self->gpu);
+	EXPECT_EQ(0, log_faults(self->log));
+	close(self->log);
+}
+
+static int importer_go(const struct device *dev, enum way way)
+{
+	pid_t pid;
+	int err;
+
+	if (dev->part)
+		return take_away(dev, 1, way, false);
+	err = command_start(&pid, "rdma link delete rxe0");
+	return err ? err : command_wait(pid, PROMPT);
+}
+
+static int importer_come(const struct device *dev, enum way way)
+{
+	pid_t pid;
+	int err;
+
+	if (dev->part)
+		return bring_back(dev, way);
+	err = command_start(&pid, "rdma link add rxe0 type rxe netdev d0");
+	return err ? err : command_wait(pid, PROMPT);
+}
+
+/* How it is told that its device is gone, which may have been at work for it. */
+static bool is_precise(enum importer importer, int err)
+{
+	switch (importer) {
+	case EDU:
+		return err == -ENODEV;
+	case NVME:
+		return err == -ENODEV || err == -EIO;
+	default:
+		/* The device says so, or the last that came from it */
+		return err == -EIO || err == -EREMOTEIO;
+	}
+}
+
+/* Does hmm_p2pdma/topology know a way for it? */
+static bool topology_has(const char *pci)
+{
+	char line[512], importer[64];
+	bool found = false;
+	FILE *file;
+
+	file = fopen("/sys/kernel/debug/hmm_p2pdma/topology", "r");
+	if (!file)
+		return false;
+	snprintf(importer, sizeof(importer), "importer=%s ", pci);
+	while (fgets(line, sizeof(line), file))
+		found |= !!strstr(line, importer);
+	fclose(file);
+	return found;
+}
+
+TEST_F(importer, goes_under_traffic_and_comes_back)
+{
+	struct user *victim = &self->user[variant->importer];
+	int i, times, err;
+
+	for (times = 0; times < TIMES; times++) {
+		uint64_t evicted;
+
+		for (i = 0; i < NR_IMPORTERS; i++) {
+			struct user *user = &self->user[i];
+
+			ASSERT_EQ(0, buffer_to_vram(&user->bench.buf, self->gpu,
+						    0, SIZE));
+			EXPECT_EQ(0, user_miscounts(user)) {
+				TH_LOG("%s", names[i]);
+			}
+		}
+		evicted = pages_evicted(self->gpu);
+		for (i = 0; i < NR_IMPORTERS; i++)
+			ASSERT_EQ(0, work_start(&self->user[i]));
+		EXPECT_EQ(0, work(self->user, NR_IMPORTERS, 1, NULL));
+
+		ASSERT_EQ(0, importer_go(&self->dev, variant->way));
+
+		/* It is told so, and nobody else is. */
+		EXPECT_EQ(0, wait_for_error(victim));
+		EXPECT_EQ(0, work(self->user, NR_IMPORTERS, 1, NULL));
+		for (i = 0; i < NR_IMPORTERS; i++) {
+			err = work_stop(&self->user[i]);
+			if (&self->user[i] == victim) {
+				EXPECT_TRUE(is_precise(i, err)) {
+					TH_LOG("%s: %s", names[i], strerror(-err));
+				}
+				if (err == -EREMOTEIO) {
+					TH_LOG("completion: %s",
+					       ibv_wc_status_str(rdma_status(&victim->bench.link.near)));
+				}
+			} else {
+				EXPECT_EQ(0, err) {
+					TH_LOG("%s", names[i]);
+				}
+			}
+		}
+		if (self->dev.part)
+			EXPECT_FALSE(topology_has(self->dev.pci));
+
+		/* For the GPU nothing has happened. */
+		if (reachable())
+			EXPECT_EQ(evicted, pages_evicted(self->gpu));
+		user_settle(victim);
+		for (i = 0; i < NR_IMPORTERS; i++)
+			EXPECT_EQ(-1, buffer_differs_on_gpu(&self->user[i].bench.buf,
+							    self->gpu));
+
+		ASSERT_EQ(0, importer_come(&self->dev, variant->way));
+		user_close(victim);
+		ASSERT_EQ(0, user_open(victim));
+		if (self->dev.part)
+			EXPECT_TRUE(topology_has(self->dev.pci));
+	}
+}
+
+/* The moment of removal: who has begun something, or sleeps. */
+
+FIXTURE(unbind) {
+	struct device dev;
+	int gpu;
+	uint64_t vram_free;
+	struct watch watch;
+	int log;
+};
+
+FIXTURE_SETUP(unbind)
+{
+	self->log = log_open();
+	self->gpu = gpu_open(0);
+	ASSERT_LE(0, self->gpu);
+	self->vram_free = vram_free(self->gpu);
+	self->dev.part = &gpus[0];
+	ASSERT_EQ(0, gpu_pci_address(self->gpu, self->dev.pci, PCI_ADDR_LEN));
+	ASSERT_EQ(0, watch_init(&self->watch, self->dev.pci));
+}
+
+FIXTURE_TEARDOWN(unbind)
+{
+	EXPECT_EQ(0, bring_back(&self->dev, UNBIND));
+	EXPECT_EQ(0, gpu_reopen(&self->gpu, 0, &self->dev));
+	EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
+	close(self->gpu);
+	EXPECT_EQ(0, log_faults(self->log));
+	close(self->log);
+}
+
+/* One request of a user, in a thread. */
+struct request {
+	struct user *user;
+	int (*fn)(struct user *user);
+	pthread_t thread;
+	volatile bool done;
+	int err;
+};
+
+static void *request_main(void *arg)
+{
+	struct request *request = arg;
+
+	request->err = request->fn(request->user);
+	request->done = true;
+	return NULL;
+}
+
+static int request_start(struct request *request, int (*fn)(struct user *user),
+			 struct user *user)
+{
+	memset(request, 0, sizeof(*request));
+	request->fn = fn;
+	request->user = user;
+	return -pthread_create(&request->thread, NULL, request_main, request);
+}
+
+static int request_end(struct request *request)
+{
+	double end = now() + PROMPT;
+
+	while (!request->done && now() < end)
+		usleep(2000);
+	if (!request->done)
+		return -ETIMEDOUT;
+	pthread_join(request->thread, NULL);
+	return request->err;
+}
+
+/* In two pieces; that the mapping of the first one is good no more is half of it. */
+static int edu_fills_page(struct user *user)
+{
+	return edu_copy(user->dev, user->bench.buf.mem,
+			user->bench.ram.mem + PAGE / 2, PAGE);
+}
+
+TEST_F(unbind, waits_for_a_transfer_of_edu)
+{
+	struct request copy;
+	struct user user;
+	uint64_t addr;
+	int times;
+
+	ASSERT_EQ(0, user_init(&user, EDU));
+	for (times = 0; times < TIMES; times++) {
+		struct buffer *buf = &user.bench.buf;
+
+		ASSERT_EQ(0, buffer_to_vram(buf, self->gpu, 0, PAGE));
+		buffer_write(&user.bench.ram, 0, 2 * PAGE);
+		ASSERT_EQ(0, request_start(&copy, edu_fills_page, &user));
+		while (!edu_writes(self->watch.regs) && !copy.done)
+			;
+		addr = edu_read(self->watch.regs, EDU_DMA_DST);
+		ASSERT_EQ(0, file_write("/sys/bus/pci/drivers/vsvm/unbind",
+					self->dev.pci));
+
+		/* What it had begun has ended. */
+		EXPECT_FALSE(reachable() && edu_writes(self->watch.regs) &&
+			     edu_read(self->watch.regs, EDU_DMA_DST) == addr);
+		EXPECT_FALSE(watch_sees_edu(&self->watch));
+		EXPECT_EQ(0, vram_poison(self->dev.pci));
+		EXPECT_EQ(0, request_end(&copy));
+		memcpy(buf->shadow, user.bench.ram.shadow + PAGE / 2, PAGE);
+		EXPECT_EQ(-1, buffer_differs(buf));
+		EXPECT_EQ(-1, vram_differs(self->dev.pci));
+		ASSERT_EQ(0, bring_back(&self->dev, UNBIND));
+		ASSERT_EQ(0, gpu_reopen(&self->gpu, 0, &self->dev));
+	}
+	user_fini(&user);
+}
+
+static int disk_fills_chunk(struct user *user)
+{
+	return disk_io(user, user->bench.buf.mem, 0, CHUNK, false);
+}
+
+TEST_F(unbind, waits_for_a_transfer_of_the_disk)
+{
+	struct request request;
+	struct user user;
+	pid_t pid;
+
+	if (!reachable())
+		SKIP(return, "the disk does not reach VRAM");
+	ASSERT_EQ(0, user_init(&user, NVME));
+	buffer_write(&user.bench.ram, 0, SIZE);
+	ASSERT_EQ(0, disk_io(&user, user.bench.ram.mem, 0, CHUNK, true));
+	ASSERT_EQ(0, buffer_to_vram(&user.bench.buf, self->gpu, 0, SIZE));
+
+	ASSERT_EQ(0, disk_throttle("disk", 1));
+	EXPECT_EQ(0, disk_io(&user, user.bench.ram.mem, 0, 512, false));
+	EXPECT_EQ(0, request_start(&request, disk_fills_chunk, &user));
+	usleep(200000);
+	EXPECT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/vsvm/unbind",
+				   self->dev.pci));
+	EXPECT_EQ(-ETIMEDOUT, command_wait(pid, 1));
+	EXPECT_FALSE(request.done);
+
+	EXPECT_EQ(0, disk_throttle("disk", 0));
+	EXPECT_EQ(0, request_end(&request));
+	EXPECT_EQ(0, command_wait(pid, PROMPT));
+	EXPECT_EQ(0, vram_poison(self->dev.pci));
+	memcpy(user.bench.buf.shadow, user.bench.ram.shadow, CHUNK);
+	EXPECT_EQ(-1, buffer_differs(&user.bench.buf));
+	user_fini(&user);
+}
+
+/* The first page of RAM is there, the second one in swap. */
+static int edu_fills_two_pages(struct user *user)
+{
+	return edu_copy(user->dev, user->bench.buf.mem, user->bench.ram.mem,
+			2 * PAGE);
+}
+
+static int rxe_fills_two_pages(struct user *user)
+{
+	return bench_write(&user->bench, 0, 2 * PAGE);
+}
+
+TEST_F(unbind, while_page_faults_sleep)
+{
+	int (* const fns[])(struct user *user) = {
+		edu_fills_two_pages, rxe_fills_two_pages
+	};
+	struct request request[2];
+	struct user user[2];
+	pid_t pid;
+	int i;
+
+	ASSERT_EQ(0, user_init(&user[0], EDU));
+	ASSERT_EQ(0, user_init(&user[1], RXE));
+	for (i = 0; i < 2; i++) {
+		buffer_write(&user[i].bench.ram, 0, 2 * PAGE);
+		ASSERT_EQ(0, buffer_to_vram(&user[i].bench.buf, self->gpu, 0, SIZE));
+		ASSERT_EQ(0, page_swap_out(user[i].bench.ram.mem + PAGE));
+	}
+	EXPECT_EQ(0, swap_sleep(true));
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(0, request_start(&request[i], fns[i], &user[i]));
+
+	/* edu has done one page when it sleeps over the next one */
+	usleep(500000);
+	EXPECT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/vsvm/unbind",
+				   self->dev.pci));
+	EXPECT_EQ(0, command_wait(pid, 2));
+	for (i = 0; i < 2; i++)
+		EXPECT_FALSE(request[i].done);
+	EXPECT_EQ(0, vram_poison(self->dev.pci));
+
+	EXPECT_EQ(0, swap_sleep(false));
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, request_end(&request[i]));
+		memcpy(user[i].bench.buf.shadow, user[i].bench.ram.shadow,
+		       2 * PAGE);
+		EXPECT_EQ(-1, buffer_differs(&user[i].bench.buf));
+		user_fini(&user[i]);
+	}
+	EXPECT_EQ(-1, vram_differs(self->dev.pci));
+}
+
+/* Processes, each of which has all that a process can have. */
+struct crowd {
+	volatile int working;
+	volatile int stop;
+	volatile unsigned long rounds[NR_IMPORTERS];
+};
+
+struct member {
+	struct crowd *crowd;
+	enum importer importer;
+};
+
+static int member_main(void *arg)
+{
+	struct member *member = arg;
+	struct crowd *crowd = member->crowd;
+	int gpu = gpu_open(0), err;
+	struct user user;
+
+	alarm(60);
+	err = user_init(&user, member->importer);
+	if (!err)
+		err = buffer_to_vram(&user.bench.buf, gpu, 0, SIZE);
+	__atomic_add_fetch(&crowd->working, 1, __ATOMIC_SEQ_CST);
+	while (!err && !crowd->stop) {
+		err = rounds[member->importer](&user.worker);
+		user.worker.rounds++;
+		crowd->rounds[member->importer]++;
+	}
+	if (!err && buffer_differs(&user.bench.buf) != -1)
+		err = -EILSEQ;
+	user_fini(&user);
+	return err;
+}
+
+TEST_F(unbind, of_memory_of_several_processes)
+{
+	struct member member[NR_IMPORTERS];
+	struct child child[NR_IMPORTERS];
+	unsigned long before;
+	struct crowd *crowd;
+	int i;
+
+	crowd = mmap(NULL, sizeof(*crowd), PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, crowd);
+	for (i = 0; i < NR_IMPORTERS; i++) {
+		member[i].crowd = crowd;
+		member[i].importer = i;
+		ASSERT_EQ(0, child_fork(&child[i], member_main, &member[i]));
+	}
+	for (i = 0; i < NR_IMPORTERS; i++)
+		EXPECT_EQ(0, child_start(&child[i]));
+	EXPECT_EQ(0, wait_until(&crowd->working, NR_IMPORTERS));
+
+	EXPECT_EQ(0, take_away(&self->dev, 1, UNBIND, false));
+	EXPECT_EQ(0, vram_poison(self->dev.pci));
+	for (i = 0; i < NR_IMPORTERS; i++) {
+		double end = now() + PROMPT;
+
+		before = crowd->rounds[i];
+		while (crowd->rounds[i] < before + 2 && now() < end)
+			usleep(2000);
+		EXPECT_LE(before + 2, crowd->rounds[i]);
+	}
+	crowd->stop = 1;
+	for (i = 0; i < NR_IMPORTERS; i++) {
+		EXPECT_EQ(0, child_result(&child[i]));
+		EXPECT_EQ(0, child_end(&child[i]));
+	}
+	EXPECT_EQ(-1, vram_differs(self->dev.pci));
+}
+
+/*
+ * The kernel remembers, by a device's PCI address, how it reaches a GPU. Below
+ * ports that redirect it does not; one that comes back to the same address when
+ * they have stopped redirecting does, and the other way round.
+ */
+FIXTURE(route) {
+	struct device dev;
+	int gpu;
+	char port[2][PCI_ADDR_LEN];
+	uint16_t control[2];
+	struct user user;
+};
+
+FIXTURE_VARIANT(route) {
+	enum way way;
+};
+
+FIXTURE_VARIANT_ADD(route, remove) {
+	.way = REMOVE,
+};
+
+FIXTURE_VARIANT_ADD(route, unplug) {
+	.way = UNPLUG,
+};
+
+#define ACS_REDIRECT	0x2c	/* requests, completions, and egress control */
+
+static int acs_control(const char *port, uint16_t *value, bool write)
+{
+	char path[PATH_MAX];
+	uint32_t header;
+	int pos, fd, err = -ENODEV;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "%s/config", port);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (pos = 0x100; pos && pread(fd, &header, 4, pos) == 4; pos = header >> 20) {
+		if ((header & 0xffff) != 0x0d)
+			continue;
+		if (write)
+			err = pwrite(fd, value, 2, pos + 6) == 2 ? 0 : -EIO;
+		else
+			err = pread(fd, value, 2, pos + 6) == 2 ? 0 : -EIO;
+		break;
+	}
+	close(fd);
+	return err;
+}
+
+FIXTURE_SETUP(route)
+{
+	const char *topology = getenv("TOPOLOGY");
+	int i;
+
+	if (!topology || strcmp(topology, "acs") || reachable())
+		SKIP(return, "no ports that redirect");
+
+	self->gpu = gpu_open(0);
+	ASSERT_LE(0, self->gpu);
+	self->dev.part = &edu;
+	ASSERT_EQ(0, pci_find(0x1234, 0x11e8, self->dev.pci));
+	ASSERT_EQ(0, pci_port(self->dev.pci, self->port[0]));
+	ASSERT_EQ(0, gpu_pci_address(self->gpu, self->port[1], PCI_ADDR_LEN));
+	ASSERT_EQ(0, pci_port(self->port[1], self->port[1]));
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, acs_control(self->port[i], &self->control[i], false));
+	ASSERT_EQ(0, user_init(&self->user, EDU));
+}
+
+FIXTURE_TEARDOWN(route)
+{
+	int i;
+
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(0, acs_control(self->port[i], &self->control[i], true));
+	user_fini(&self->user);
+	close(self->gpu);
+}
+
+TEST_F(route, is_found_anew_for_a_device_that_comes_back)
+{
+	static const bool redirected[] = { true, false, true };
+	struct buffer *buf = &self->user.bench.buf, *ram = &self->user.bench.ram;
+	unsigned int i, j;
+
+	for (i = 0; i < ARRAY_LEN(redirected); i++) {
+		uint64_t bus, unreachable, evicted;
+
+		if (i)
+			ASSERT_EQ(0, take_away(&self->dev, 1, variant->way, false));
+		for (j = 0; j < 2; j++) {
+			uint16_t control = self->control[j];
+
+			if (!redirected[i])
+				control &= ~ACS_REDIRECT;
+			ASSERT_EQ(0, acs_control(self->port[j], &control, true));
+		}
+		if (i) {
+			ASSERT_EQ(0, bring_back(&self->dev, variant->way));
+			user_close(&self->user);
+			ASSERT_EQ(0, user_open(&self->user));
+		}
+
+		ASSERT_EQ(0, buffer_to_vram(buf, self->gpu, 0, PAGE));
+		evicted = pages_evicted(self->gpu);
+		bus = stat_read("alias_bus");
+		unreachable = stat_read("fallback_unreachable");
+		ASSERT_EQ(0, edu_copy(self->user.dev, ram->mem, buf->mem, PAGE));
+		EXPECT_EQ(-1, differs(ram->mem, buf->shadow, PAGE));
+		EXPECT_EQ(!redirected[i], stat_read("alias_bus") - bus);
+		EXPECT_EQ(redirected[i], pages_evicted(self->gpu) != evicted);
+		EXPECT_EQ(redirected[i],
+			  stat_read("fallback_unreachable") != unreachable);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	/* A disk takes nothing else than pages. */
+	if (vsvm_reload("p2p_pages=1"))
+		printf("# vsvm does not load\n");
+	atexit(vsvm_restore);
+	return test_harness_run(argc, argv);
+}
