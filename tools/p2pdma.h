@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The kernel's switch and counters for peer-to-peer access to device-private
- * memory, in /sys/kernel/mm/hmm_p2pdma. Functions return 0 or a negative errno.
+ * What the kernel says of peer-to-peer access to device-private memory: a switch
+ * and counters in sysfs, and for root, in debugfs, the windows of exporters and
+ * who can reach them. Functions return 0 or a negative errno.
  */
 #ifndef P2PDMA_H
 #define P2PDMA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#ifndef SYSFS
+#define SYSFS	"/sys"
+#endif
+#define DEBUGFS	SYSFS "/kernel/debug"
 
 enum p2pdma_stat {
 	P2PDMA_ALIAS_CPU,
@@ -18,6 +25,7 @@ enum p2pdma_stat {
 	P2PDMA_FALLBACK_CALLBACK,
 	P2PDMA_FALLBACK_UNREACHABLE,
 	P2PDMA_FALLBACK_READONLY,
+	P2PDMA_FALLBACK_NO_PAGES,
 	P2PDMA_NR_STATS,
 };
 
@@ -26,10 +34,45 @@ struct p2pdma_stats {
 	uint64_t pages[P2PDMA_NR_STATS];
 };
 
+/* A window, and what was counted on it since it is there. */
+struct p2pdma_window {
+	char *line;		/* holds the strings */
+	const char *exporter;	/* PCI address */
+	uint64_t start;
+	uint64_t size;
+	const char *lookup;
+	bool cpu_map;
+	bool pages;		/* it has struct pages */
+	struct p2pdma_stats stats;
+};
+
+/* How an importer reaches an exporter; NULL is for what the kernel left out. */
+struct p2pdma_route {
+	char *line;		/* holds the strings */
+	const char *exporter;
+	const char *importer;	/* PCI address, or "cpu" */
+	const char *route;
+	const char *reason;
+	const char *host;	/* vendor:device of the host bridge */
+	const char *redirect;	/* ports, with semicolons between them */
+	bool redirect_cut;	/* there are more */
+	bool link;		/* there is a private one, too */
+};
+
 extern const char * const p2pdma_stat_names[P2PDMA_NR_STATS];
 
 int p2pdma_enabled(int *enabled);
 int p2pdma_enable(int enabled);
 int p2pdma_read_stats(struct p2pdma_stats *stats);
+void p2pdma_stats_add(struct p2pdma_stats *sum,
+		      const struct p2pdma_stats *stats);
+/* Not less than 0. */
+struct p2pdma_stats p2pdma_stats_since(const struct p2pdma_stats *stats,
+				       const struct p2pdma_stats *old);
+
+/* Of both there is something to free after an error, too. */
+int p2pdma_read_windows(struct p2pdma_window **windows, size_t *nr);
+int p2pdma_read_routes(struct p2pdma_route **routes, size_t *nr);
+void p2pdma_free_windows(struct p2pdma_window *windows, size_t nr);
 
 #endif

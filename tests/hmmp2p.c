@@ -1,0 +1,751 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The command hmmp2p: what it shows is what the kernel says, and what has
+ * happened; and how it behaves among other commands.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <linux/hmm_edu.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+
+#define SIZE	MIB(4)
+#define PAGES	(SIZE / PAGE)
+
+#define NOBODY	65534
+
+/* What a device finds, and what is said of it, is TOPOLOGY's to say. */
+static const struct expected {
+	const char *topology;
+	const char *route;
+	const char *reason;
+	const char *text;
+} expected[] = {
+	{ "switch", "bus", "null", NULL },
+	{ "host-bridge", "host_bridge", "null", "No switch is above both" },
+	{ "iommu", "iommu", "null", "No switch is above both" },
+	{ "blocked", "none", "\"host_bridge\"", "not trust the host bridge" },
+	{ "acs", "none", "\"acs_redirect\"", "Ports redirect" },
+};
+
+static const struct expected *expect(void)
+{
+	const char *topology = getenv("TOPOLOGY");
+	size_t i;
+
+	for (i = 0; topology && i < ARRAY_LEN(expected); i++)
+		if (!strcmp(topology, expected[i].topology))
+			return &expected[i];
+	return &expected[0];
+}
+
+/* The exit status of a script. $HMMP2P is the program, $T a directory. */
+static int sh(const char *script)
+{
+	int status = system(script);
+
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -EPIPE;
+}
+
+static int sh_as(uid_t uid, const char *script)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		if (setgid(uid) || setuid(uid))
+			_exit(126);
+		_exit(sh(script));
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return -errno;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -EPIPE;
+}
+
+/* The same, where the two files of debugfs are others, printf's formats. */
+static int sh_with(const char *topology, const char *windows,
+		   const char *script)
+{
+	setenv("TOPOLOGY_FILE", topology, 1);
+	setenv("WINDOWS_FILE", windows, 1);
+	setenv("SCRIPT", script, 1);
+	return sh("printf \"$TOPOLOGY_FILE\" >$T/topology; printf \"$WINDOWS_FILE\" >$T/windows;"
+		  "unshare -m sh -c 'mount --bind $T/topology /sys/kernel/debug/hmm_p2pdma/topology &&"
+		  " mount --bind $T/windows /sys/kernel/debug/hmm_p2pdma/windows && eval \"$SCRIPT\"'");
+}
+
+/* Is there such a line in the text? 0 or 1, as grep has it; else it failed. */
+static int text(const char *args, const char *regex)
+{
+	char script[512];
+
+	snprintf(script, sizeof(script),
+		 "$HMMP2P %s >$T/text || exit 9; grep -Eqe \"%s\" $T/text", args,
+		 regex);
+	return sh(script);
+}
+
+/* Does jq find it true? It gets an array, of the objects in each line. */
+static bool json_is(const char *filter)
+{
+	setenv("FILTER", filter, 1);
+	return !sh("[ -s $T/json ] && jq -se \"$FILTER\" $T/json >/dev/null ||"
+		   "{ echo \"$FILTER\"; cat $T/json; false; }");
+}
+
+static bool json(const char *args, const char *filter)
+{
+	char script[256];
+
+	snprintf(script, sizeof(script), "$HMMP2P %s >$T/json", args);
+	return !sh(script) && json_is(filter);
+}
+
+static bool set_gpu(const char *name, int index)
+{
+	int gpu = gpu_open(index), err;
+	char address[64];
+
+	err = gpu_pci_address(gpu, address, sizeof(address));
+	close(gpu);
+	return !err && !setenv(name, address, 1);
+}
+
+static bool set_edu(void)
+{
+	DIR *dir = opendir("/sys/bus/pci/drivers/hmm_edu");
+	struct dirent *entry;
+	bool found = false;
+
+	if (!dir)
+		return false;
+	while ((entry = readdir(dir)))
+		if (strchr(entry->d_name, ':'))
+			found = !setenv("EDU", entry->d_name, 1);
+	closedir(dir);
+	return found;
+}
+
+static bool set_up(void)
+{
+	static char dir[] = "/tmp/hmmp2p.XXXXXX";
+	char program[256];
+
+	snprintf(program, sizeof(program), "%s/bin/hmmp2p", getenv("LAB_BUILD"));
+	setenv("HMMP2P", program, 1);
+	setenv("ROUTE", expect()->route, 1);
+	setenv("REASON", expect()->reason, 1);
+	return mkdtemp(dir) && !chmod(dir, 0777) && !setenv("T", dir, 1) &&
+	       set_gpu("GPU0", 0) && set_gpu("GPU1", 1) && set_edu();
+}
+
+/* topo */
+
+FIXTURE(topo) {
+	bool reloaded;
+};
+
+FIXTURE_SETUP(topo)
+{
+	ASSERT_TRUE(set_up());
+}
+
+FIXTURE_TEARDOWN(topo)
+{
+	if (self->reloaded)
+		vsvm_restore();
+	sh("rm -r $T");
+}
+
+TEST_F(topo, lists_exporters)
+{
+	EXPECT_TRUE(json("topo --json", "length == 1 and .[0].enabled and "
+			 "[.[0].exporters[].address] == [$ENV.GPU0, $ENV.GPU1] and "
+			 "all(.[0].exporters[]; .driver == \"vsvm\" and .names[0][:4] == \"card\")"));
+	EXPECT_EQ(0, text("topo", "^importer +$GPU0 +$GPU1 *$"));
+	EXPECT_EQ(0, text("topo", "^ +vsvm card[0-9]+ +vsvm card[0-9]+ *$"));
+}
+
+TEST_F(topo, shows_how_a_device_gets_there)
+{
+	EXPECT_TRUE(json("topo -j", "[.[].routes[] | select(.importer == $ENV.EDU) |"
+			 "[.exporter, .route, .reason]] =="
+			 "[[$ENV.GPU0, $ENV.ROUTE, ($ENV.REASON | fromjson)],"
+			 " [$ENV.GPU1, $ENV.ROUTE, ($ENV.REASON | fromjson)]]"));
+	EXPECT_EQ(0, text("topo", "^$EDU +hmm_edu hmm_edu-$EDU +$ROUTE +$ROUTE *$"));
+}
+
+TEST_F(topo, shows_how_the_cpu_gets_there)
+{
+	EXPECT_TRUE(json("topo -j", "[.[].routes[] | select(.importer == \"cpu\").route] == [\"cpu\", \"cpu\"] and "
+			 "[.[].importers[] | select(.address == \"cpu\").names] == [[\"rxe0\"]]"));
+	EXPECT_EQ(0, text("topo", "^cpu +rxe0 +cpu +cpu *$"));
+}
+
+TEST_F(topo, shows_no_route_from_a_device_to_itself)
+{
+	EXPECT_TRUE(json("topo -j", "any(.[].importers[]; .address == $ENV.GPU0) and "
+			 "all(.[].routes[]; .importer != .exporter)"));
+	EXPECT_EQ(0, text("topo", "^$GPU0 +vsvm card[0-9]+ +- +$ROUTE *$"));
+}
+
+TEST_F(topo, shows_names_and_paths)
+{
+	EXPECT_EQ(0, sh("readlink -f /sys/bus/pci/devices/$EDU | cut -d/ -f4- >$T/path"));
+	EXPECT_EQ(0, sh("$HMMP2P topo -j | jq -r '.importers[] | select(.address == $ENV.EDU).path | join(\"/\")' |"
+			"cmp - $T/path"));
+	EXPECT_EQ(0, text("topo", "^  $EDU  $(cat $T/path)$"));
+	EXPECT_TRUE(json("topo -j", "[.[].importers[] | select(.address == $ENV.EDU) | .driver, .names] =="
+			 "[\"hmm_edu\", [\"hmm_edu-\" + $ENV.EDU]]"));
+}
+
+TEST_F(topo, leaves_out_what_does_not_import)
+{
+	EXPECT_EQ(1, text("topo", "virtio"));
+	EXPECT_EQ(0, text("topo -a", "^0000:[0-9a-f:.]+ +virtio-pci "));
+	EXPECT_TRUE(json("topo -j", "all(.[].importers[]; .driver != \"virtio-pci\")"));
+}
+
+/* A bridge to PCI has class 0604. */
+TEST_F(topo, with_all_lists_each_function_that_has_a_driver)
+{
+	EXPECT_EQ(0, sh("for f in /sys/bus/pci/devices/*; do "
+			"grep -q ^0x0604 $f/class || [ ! -e $f/driver ] || echo ${f##*/};"
+			"done | sort >$T/functions"));
+	EXPECT_EQ(0, sh("$HMMP2P topo --all -j | jq -r '.importers[].address' | grep -v cpu | sort |"
+			"diff - $T/functions"));
+	EXPECT_EQ(0, sh("[ $(wc -l <$T/functions) -gt 5 ]"));
+}
+
+TEST_F(topo, says_why_a_route_is_not_direct)
+{
+	if (!expect()->text) {
+		EXPECT_EQ(1, text("topo", "Not direct"));
+		return;
+	}
+	EXPECT_EQ(0, text("topo", "^Not direct"));
+	EXPECT_EQ(0, text("topo", expect()->text));
+	EXPECT_EQ(0, text("topo", "^  $GPU0 from .*$EDU.*: $ROUTE$"));
+	EXPECT_EQ(0, text("topo", "^  $GPU1 from .*$EDU.*: $ROUTE$"));
+}
+
+/* They are those right above the devices. */
+TEST_F(topo, names_the_ports_that_redirect)
+{
+	if (strcmp(expect()->topology, "acs")) {
+		EXPECT_TRUE(json("topo -j", "all(.[].routes[]; .redirect == [])"));
+		EXPECT_EQ(1, text("topo", "disable_acs_redir"));
+		return;
+	}
+	EXPECT_EQ(0, sh("for f in $GPU0 $GPU1 $EDU; do "
+			"basename $(readlink -f /sys/bus/pci/devices/$f/..);"
+			"done | sort >$T/ports"));
+	EXPECT_EQ(0, sh("$HMMP2P topo -j | jq -r '.routes[] | select(.importer == $ENV.EDU).redirect[]' | sort -u |"
+			"diff - $T/ports"));
+
+	/* One list for all, and each port once */
+	EXPECT_EQ(0, text("topo", "^ *pci=disable_acs_redir=[0-9a-f:.;]+$"));
+	EXPECT_EQ(0, sh("sed -n 's/^ *pci=disable_acs_redir=//p' $T/text | tr ';' '\\n' | sort >$T/list;"
+			"uniq -d $T/list >$T/twice; comm -13 $T/list $T/ports >$T/missing;"
+			"! cat $T/twice $T/missing | grep ."));
+}
+
+/* By a link the first reaches the second, and not the other way round. */
+TEST_F(topo, shows_private_links)
+{
+	char links[256];
+
+	ASSERT_EQ(0, gpu_links_get(links, sizeof(links)));
+	ASSERT_EQ(0, gpu_links_set("0>1"));
+	EXPECT_TRUE(json("topo -j", "[.[].routes[] | select(.link) | [.importer, .exporter, .route]] =="
+			 "[[$ENV.GPU0, $ENV.GPU1, $ENV.ROUTE]]"));
+	EXPECT_EQ(0, text("topo", "^$GPU0 +vsvm card[0-9]+ +- +link, $ROUTE *"));
+	EXPECT_EQ(0, text("topo", "^$GPU1 +vsvm card[0-9]+ +$ROUTE +- *"));
+	EXPECT_EQ(0, text("topo", "^link  "));
+
+	EXPECT_EQ(0, gpu_links_set(""));
+	EXPECT_TRUE(json("topo -j", "all(.[].routes[]; .link == false)"));
+	EXPECT_EQ(1, text("topo", "link"));
+	EXPECT_EQ(0, gpu_links_set(links));
+}
+
+TEST_F(topo, shows_windows)
+{
+	struct drm_vsvm_info info;
+	int gpu = gpu_open(0);
+	char size[32];
+
+	ASSERT_EQ(0, gpu_info(gpu, &info));
+	close(gpu);
+	snprintf(size, sizeof(size), "%llu", info.window_size);
+	setenv("SIZE", size, 1);
+
+	/* The BAR is the third */
+	ASSERT_EQ(0, sh("printf '%d\\n' $(sed -n '3s/ .*//p' /sys/bus/pci/devices/$GPU0/resource) >$T/start"));
+	EXPECT_EQ(0, sh("$HMMP2P topo -j | jq '.windows[0].start' | cmp - $T/start"));
+	EXPECT_TRUE(json("topo -j", "[.[].windows[] | select(.exporter == $ENV.GPU0) |"
+			 ".size_bytes, .lookup, .cpu_map] == [($ENV.SIZE | tonumber), \"linear\", true]"));
+	EXPECT_EQ(0, text("topo", "^  $GPU0  $((SIZE >> 20)) MiB at $(printf '0x%x' $(cat $T/start)), linear, mapped for the CPU, "));
+}
+
+TEST_F(topo, shows_other_windows)
+{
+	self->reloaded = true;
+	ASSERT_EQ(0, vsvm_reload("cpu_map=0 use_callback=1"));
+	EXPECT_TRUE(json("topo -j", "[.[].windows[] | .lookup, .cpu_map] =="
+			 "[\"callback\", false, \"callback\", false]"));
+	EXPECT_TRUE(json("topo -j", "[.[].routes[] | select(.importer == \"cpu\") | .route, .reason] =="
+			 "[\"none\", \"no_cpu_map\", \"none\", \"no_cpu_map\"]"));
+	EXPECT_EQ(0, text("topo", "^  $GPU0 from cpu: none$"));
+	EXPECT_EQ(0, text("topo", "has not mapped the window"));
+	EXPECT_EQ(0, text("topo", "^  $GPU1 .* MiB at 0x[0-9a-f]+, callback, not mapped for the CPU, "));
+
+	ASSERT_EQ(0, vsvm_reload("p2p_pages=1"));
+	EXPECT_TRUE(json("topo -j", "all(.[].windows[]; .struct_pages)"));
+	EXPECT_EQ(0, text("topo", "^  $GPU0 .*, struct pages$"));
+	ASSERT_EQ(0, vsvm_reload(""));
+	EXPECT_TRUE(json("topo -j", "all(.[].windows[]; .struct_pages | not)"));
+	EXPECT_EQ(0, text("topo", "^  $GPU0 .*, no struct pages$"));
+}
+
+TEST_F(topo, says_that_there_is_no_exporter)
+{
+	self->reloaded = true;
+	ASSERT_EQ(0, vsvm_reload("window_mb=0"));
+	EXPECT_EQ(0, text("topo", "^No exporter"));
+	EXPECT_TRUE(json("topo -j", ".[0].exporters == [] and .[0].routes == [] and .[0].windows == []"));
+}
+
+TEST_F(topo, says_that_it_is_switched_off)
+{
+	ASSERT_EQ(0, aliases_enable(false));
+	EXPECT_EQ(0, text("topo", "^Switched off.* >/sys/kernel/mm/hmm_p2pdma/enabled$"));
+	EXPECT_EQ(0, text("stat", "^Switched off"));
+	EXPECT_TRUE(json("topo -j", ".[0].enabled == false"));
+	EXPECT_TRUE(json("stat -j", ".[0].enabled == false"));
+	ASSERT_EQ(0, aliases_enable(true));
+	EXPECT_EQ(1, text("topo", "Switched off"));
+	EXPECT_TRUE(json("stat -j", ".[0].enabled"));
+}
+
+/* What no topology of the lab has */
+
+#define MANY_ROUTES							\
+	"exporter=0000:04:00.0 importer=0000:05:00.0 route=iommu redirect=0000:02:01.0;0000:02:02.0;0000:0...\\n" \
+	"exporter=0000:04:00.0 importer=cpu route=none reason=sunspots\\n" \
+	"exporter=0000:04:00.0 importer=0000:06:00.0 route=none reason=host_bridge host=8086:29c0 link=1\\n" \
+	"later=x exporter=0000:03:00.0 importer=0000:05:00.0 route=iommu redirect=0000:02:00.0;0000:02:01.0 later=1\\n" \
+	"exporter=0000:03:00.0 importer=cpu route=cpu\\n"		\
+	"exporter=0000:03:00.0 importer=cpu route=cpu\\n"
+
+#define MANY_WINDOWS							\
+	"exporter=0000:04:00.0 start=0xa0000 size=1048576 lookup=linear cpu_map=1 pages=0 later=1 alias_bus=7\\n" \
+	"exporter=0000:03:00.0 start=0x90000 size=1048576 lookup=linear cpu_map=1 pages=0 alias_bus=1\\n" \
+	"exporter=0000:03:00.0 start=0x80000 size=1048576 lookup=\\042\\134\\001 cpu_map=1 pages=0\\n"
+
+static int sh_with_many(const char *script)
+{
+	return sh_with(MANY_ROUTES, MANY_WINDOWS, script);
+}
+
+TEST_F(topo, understands_what_later_kernels_may_say)
+{
+	EXPECT_EQ(0, sh_with_many("$HMMP2P topo -aj >$T/json"));
+	EXPECT_TRUE(json_is("[.[].routes[] | [.exporter, .route, .reason, .host, .redirect, .redirect_cut]] =="
+			    "[[\"0000:03:00.0\", \"cpu\", null, null, [], false],"
+			    " [\"0000:03:00.0\", \"iommu\", null, null, [\"0000:02:00.0\", \"0000:02:01.0\"], false],"
+			    " [\"0000:04:00.0\", \"none\", \"sunspots\", null, [], false],"
+			    " [\"0000:04:00.0\", \"iommu\", null, null, [\"0000:02:01.0\", \"0000:02:02.0\"], true],"
+			    " [\"0000:04:00.0\", \"none\", \"host_bridge\", \"8086:29c0\", [], false]]"));
+	EXPECT_TRUE(json_is("[.[].routes[] | select(.link).importer] == [\"0000:06:00.0\"]"));
+	EXPECT_EQ(0, sh_with_many("$HMMP2P topo -a >$T/text"));
+	EXPECT_EQ(0, sh("grep -Eqx '0000:06:00.0 +- +link, none *' $T/text"));
+	EXPECT_EQ(0, sh("grep -qx '  0000:04:00.0 from cpu: none' $T/text"));
+	EXPECT_EQ(0, sh("grep -q 'sunspots' $T/text"));
+	EXPECT_EQ(0, sh("grep -q 'not trust the host bridge 8086:29c0' $T/text"));
+}
+
+/* One for all pairs, as the kernel heeds only one; and it is not all. */
+TEST_F(topo, merges_boot_parameters)
+{
+	EXPECT_EQ(0, sh_with_many("$HMMP2P topo -a >$T/text"));
+	EXPECT_EQ(0, sh("grep -x ' *pci=disable_acs_redir=0000:02:00.0;0000:02:01.0;0000:02:02.0' $T/text >$T/parameter"));
+	EXPECT_EQ(0, sh("[ $(grep -c disable_acs_redir $T/text) -eq 1 ]"));
+	EXPECT_EQ(0, sh("grep -q 'the kernel has cut' $T/text"));
+}
+
+TEST_F(topo, sorts_windows_and_escapes_strings)
+{
+	EXPECT_EQ(0, sh_with_many("$HMMP2P topo -aj >$T/json"));
+	EXPECT_TRUE(json_is("[.[].windows[].start] == [524288, 589824, 655360] and "
+			    ".[].windows[0].lookup == \"\\\"\\\\\\u0001\""));
+}
+
+TEST_F(topo, does_not_guess_at_another_format)
+{
+	EXPECT_EQ(1, sh_with("0000:03:00.0 0000:05:00.0 bus\\n", "", "$HMMP2P topo 2>$T/err"));
+	EXPECT_EQ(0, sh("grep -q 'unknown format' $T/err && [ $(wc -l <$T/err) -eq 1 ]"));
+}
+
+/* stat */
+
+FIXTURE(stat) {
+	struct bench bench;
+	bool reloaded;
+};
+
+FIXTURE_SETUP(stat)
+{
+	ASSERT_TRUE(set_up());
+}
+
+FIXTURE_TEARDOWN(stat)
+{
+	if (self->reloaded)
+		vsvm_restore();
+	sh("rm -r $T");
+}
+
+/* The samples of $T/old and $T/json: what has been counted since, of $i. */
+#define SINCE								\
+	"def since(f): (.[1] | f) as $new | (.[0] | f) as $old |"	\
+	" $new | with_entries(select(.key | endswith(\"_pages\")) |"	\
+	" .value -= $old[.key] | select(.value != 0)); "
+
+static bool counted(const char *filter)
+{
+	char program[2048];
+
+	snprintf(program, sizeof(program), SINCE "%s", filter);
+	return !sh("$HMMP2P stat -j >$T/new && cat $T/old $T/new >$T/json") &&
+	       json_is(program);
+}
+
+TEST_F(stat, counts_pages_on_their_device)
+{
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, sh("$HMMP2P stat -j >$T/old"));
+	EXPECT_EQ(0, bench_register(&self->bench));
+	EXPECT_TRUE(counted("since(.windows[0]) == {alias_cpu_pages: 1024} and "
+			    "since(.windows[1]) == {} and "
+			    "since(.total) == {alias_cpu_pages: 1024} and "
+			    "since(.gone) == {} and since(.no_window) == {} and "
+			    ".[1].windows[0].exporter == $ENV.GPU0 and "
+			    ".[1].windows[1].exporter == $ENV.GPU1"));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+}
+
+static int edu_read(const struct buffer *buf)
+{
+	uint64_t word;
+	struct hmm_edu_copy copy = {
+		.dst = (uintptr_t)&word,
+		.src = (uintptr_t)buf->mem,
+		.size = sizeof(word),
+	};
+	char path[128];
+	int fd, err;
+
+	snprintf(path, sizeof(path), "/dev/hmm_edu-%s", getenv("EDU"));
+	fd = open(path, O_RDWR);
+	if (fd < 0)
+		return -errno;
+	err = ioctl(fd, HMM_EDU_COPY, &copy) ? -errno : 0;
+	close(fd);
+	return err;
+}
+
+/* Memory of the second GPU; just to look at it does not make it migrate. */
+TEST_F(stat, counts_pages_by_route)
+{
+	int gpus[2] = { gpu_open(0), gpu_open(1) };
+	struct drm_vsvm_residency where;
+	struct buffer buf;
+
+	ASSERT_EQ(0, buffer_map(&buf, SIZE, MADV_NOHUGEPAGE));
+	buffer_write(&buf, 0, SIZE);
+	ASSERT_EQ(0, buffer_to_vram(&buf, gpus[1], 0, SIZE));
+	ASSERT_EQ(0, sh("$HMMP2P stat -j >$T/old"));
+	if (reachable()) {
+		ASSERT_EQ(0, gpu_residency(gpus[0], buf.mem, SIZE, &where));
+		setenv("COUNTER", alias_route(), 1);
+		EXPECT_TRUE(counted("since(.total) == {($ENV.COUNTER + \"_pages\"): 1024}"));
+	} else {
+		ASSERT_EQ(0, edu_read(&buf));
+		EXPECT_TRUE(counted("since(.total) | keys == [\"fallback_unreachable_pages\"]"));
+	}
+	EXPECT_TRUE(json_is(SINCE "since(.windows[0]) == {} and since(.windows[1]) == since(.total)"));
+	EXPECT_EQ(-1, buffer_differs(&buf));
+	buffer_unmap(&buf);
+	close(gpus[0]);
+	close(gpus[1]);
+}
+
+TEST_F(stat, shows_what_the_kernel_shows)
+{
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	EXPECT_EQ(0, sh("$HMMP2P stat -j | jq -r '.total | to_entries[] | \"\\(.key) \\(.value)\"' | sort >$T/ours"));
+	EXPECT_EQ(0, sh("cd /sys/kernel/mm/hmm_p2pdma/stats; for f in *; do echo ${f}_pages $(cat $f); done | sort | diff - $T/ours"));
+	EXPECT_EQ(0, sh("$HMMP2P stat -j | jq -r '.windows[] | del(.fallback_no_window_pages) |"
+			"\"exporter=\\(.exporter)\", (to_entries[] | select(.key | endswith(\"_pages\")) |"
+			"\"\\(.key[:-6])=\\(.value)\")' | sort >$T/ours"));
+	EXPECT_EQ(0, sh("tr ' ' '\\n' </sys/kernel/debug/hmm_p2pdma/windows |"
+			"grep -E '^(exporter|alias_|fallback_)' | sort | diff - $T/ours"));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+}
+
+TEST_F(stat, text_has_routes_and_reasons)
+{
+	EXPECT_EQ(0, text("stat", "^pages since boot +cpu +bus +host_bridge +fallback$"));
+	EXPECT_EQ(0, text("stat", "^$GPU0 vsvm card[0-9]+( +[0-9]+){4}"));
+	EXPECT_EQ(0, sh("grep -Eq \"^total +$(cat /sys/kernel/mm/hmm_p2pdma/stats/alias_cpu) \" $T/text"));
+	EXPECT_EQ(0, sh_with("", "exporter=a start=1 size=1 lookup=linear cpu_map=1 pages=0 alias_cpu=11 alias_bus=22 alias_host_bridge=33 fallback_outside_window=4 fallback_callback=5 fallback_unreachable=6 fallback_readonly=7 fallback_no_pages=8 later=9\n",
+			     "$HMMP2P stat >$T/text"));
+	EXPECT_EQ(0, sh("grep -Eqx 'a +11 +22 +33 +30  outside_window 4, callback 5, unreachable 6, readonly 7, no_pages 8' $T/text"));
+}
+
+TEST_F(stat, adds_up_after_drivers_were_reloaded)
+{
+	self->reloaded = true;
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+	ASSERT_EQ(0, sh("$HMMP2P stat -j >$T/old"));
+	ASSERT_EQ(0, vsvm_reload(""));
+	EXPECT_TRUE(counted("since(.total) == {} and since(.gone).alias_cpu_pages >= 1024 and "
+			    ".[1].windows[0].alias_cpu_pages == 0"));
+	EXPECT_TRUE(json_is("all(.[]; [.windows[], .gone, .no_window] as $all | .total |"
+			    "all(to_entries[]; .key as $key | .value == ([$all[][$key]] | add)))"));
+	EXPECT_EQ(0, text("stat", "^\\(window gone\\) +[0-9]{4}"));
+}
+
+TEST_F(stat, counts_what_has_no_window_apart)
+{
+	self->reloaded = true;
+	ASSERT_EQ(0, vsvm_reload("window_mb=0"));
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, sh("$HMMP2P stat -j >$T/old"));
+	EXPECT_EQ(-1, bench_differs(&self->bench));
+	EXPECT_TRUE(counted(".[1].windows == [] and since(.gone) == {} and "
+			    "since(.total).fallback_no_window_pages > 0 and "
+			    "since(.total) == since(.no_window)"));
+	EXPECT_EQ(0, text("stat", "^\\(no window\\) .*no_window [0-9]+$"));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+}
+
+TEST_F(stat, without_root_has_totals_and_says_so)
+{
+	EXPECT_EQ(0, sh_as(NOBODY, "$HMMP2P stat >$T/text 2>$T/err"));
+	EXPECT_EQ(0, sh("grep -q '^total ' $T/text && ! grep -q $GPU0 $T/text"));
+	EXPECT_EQ(0, sh("grep -q root $T/err && [ $(wc -l <$T/err) -eq 1 ]"));
+	EXPECT_EQ(0, sh_as(NOBODY, "$HMMP2P stat -i 0.1 -c 2 -j >$T/json 2>$T/err"));
+	EXPECT_TRUE(json_is("length == 2 and all(.[]; (has(\"windows\") | not) and .total.alias_cpu_pages_per_s == 0)"));
+	EXPECT_EQ(0, sh("[ $(wc -l <$T/err) -eq 1 ]"));
+
+	EXPECT_EQ(0, sh("$HMMP2P stat -j | jq .total >$T/total"));
+	EXPECT_EQ(0, sh_as(NOBODY, "$HMMP2P stat -j 2>$T/err | jq .total | cmp - $T/total"));
+
+	EXPECT_EQ(1, sh_as(NOBODY, "$HMMP2P topo >$T/text 2>$T/err"));
+	EXPECT_EQ(0, sh("grep -q root $T/err && [ $(wc -l <$T/err) -eq 1 ] && [ ! -s $T/text ]"));
+}
+
+/* With -i */
+
+static int start(const char *args)
+{
+	char script[256];
+
+	snprintf(script, sizeof(script),
+		 "{ $HMMP2P stat -j %s >$T/json & echo $! >$T/pid; wait $!; echo $? >$T/status; } 2>$T/err &"
+		 "sleep 0.5", args);
+	return sh(script);
+}
+
+/* The program's exit status. */
+static int finish(void)
+{
+	return sh("until [ -s $T/status ]; do sleep 0.1; done; exit $(cat $T/status)");
+}
+
+#define SUM								\
+	"def sum(f): [.[] | .seconds as $s | f * $s] | add;"		\
+	"def is(n): . - n | fabs < 1; "
+
+TEST_F(stat, rates_are_of_each_interval)
+{
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, start("-i 0.4 -c 10"));
+	EXPECT_EQ(0, bench_register(&self->bench));
+	ASSERT_EQ(0, finish());
+
+	EXPECT_TRUE(json_is("length == 10 and all(.[]; .seconds > 0) and "
+			    "([.[].elapsed_seconds] | . == sort) and "
+			    ".[9].elapsed_seconds >= 4 and .[9].elapsed_seconds < 60 and "
+			    "(([.[].seconds] | add) - .[9].elapsed_seconds | fabs < 0.001)"));
+	EXPECT_TRUE(json_is(SUM
+			    "(sum(.windows[0].alias_cpu_pages_per_s) | is(1024)) and "
+			    "(sum(.total.alias_cpu_pages_per_s) | is(1024)) and "
+			    "(sum(.windows[1].alias_cpu_pages_per_s) | is(0)) and "
+			    "(sum(.total.alias_bus_pages_per_s) | is(0)) and "
+			    "any(.[]; .total.alias_cpu_pages_per_s == 0)"));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+}
+
+TEST_F(stat, rates_in_text_are_those_of_the_json)
+{
+	EXPECT_EQ(0, text("stat -i 0.1 -c 3", "^ +[0-9]+[.][0-9]{3}  $GPU0 vsvm card[0-9]+ +0 +0 +0 +0$"));
+	EXPECT_EQ(0, sh("[ $(grep -c ' total ' $T/text) -eq 3 ]"));
+	EXPECT_EQ(0, sh("[ $(grep -c 'pages/s' $T/text) -eq 1 ]"));
+	EXPECT_EQ(0, sh("head -1 $T/text | grep -q '^  seconds  pages/s  '"));
+}
+
+/* Their counters begin anew, and those of the old ones are nowhere. */
+TEST_F(stat, rates_survive_windows_that_come_and_go)
+{
+	int i;
+
+	self->reloaded = true;
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+		EXPECT_EQ(0, bench_fini(&self->bench));
+	}
+
+	ASSERT_EQ(0, start("-i 0.2"));
+	ASSERT_EQ(0, vsvm_reload("window_mb=0"));
+	ASSERT_EQ(0, sh("sleep 0.6"));
+	ASSERT_EQ(0, vsvm_reload(""));
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+	ASSERT_EQ(0, vsvm_reload(""));
+	ASSERT_EQ(0, sh("sleep 0.6; kill $(cat $T/pid)"));
+	EXPECT_EQ(128 + SIGTERM, finish());
+
+	EXPECT_TRUE(json_is("any(.[]; .windows == []) and "
+			    ".[0].windows != [] and .[-1].windows != []"));
+	EXPECT_TRUE(json_is(SUM
+			    "(sum(.total.alias_cpu_pages_per_s) | is(1024)) and "
+			    "(sum([.windows[].alias_cpu_pages_per_s, .gone.alias_cpu_pages_per_s] | add) | is(1024))"));
+	EXPECT_TRUE(json_is("all(.[] | .windows[], .gone, .no_window, .total | to_entries[] |"
+			    "select(.key | endswith(\"_per_s\")); .value >= 0)"));
+}
+
+/* ... between two samples. */
+TEST_F(stat, rates_of_a_window_that_was_replaced)
+{
+	EXPECT_EQ(0, sh_with("", "exporter=a start=1 size=1 lookup=linear cpu_map=1 pages=0 alias_cpu=9999 alias_bus=00\n",
+			     "$HMMP2P stat -ji 0.4 -c 3 >$T/json & sleep 0.6;"
+			     "sed s/9999/0007/ $T/windows >$T/new; cat $T/new 1<>$T/windows; wait $!"));
+	EXPECT_TRUE(json_is(SUM "length == 3 and (sum(.windows[0].alias_cpu_pages_per_s) | is(7)) and "
+			    "all(.[]; .gone.alias_cpu_pages_per_s == 0)"));
+}
+
+/* It goes on until nobody listens. */
+TEST_F(stat, samples_come_at_once)
+{
+	EXPECT_EQ(0, sh("timeout 20 sh -c '{ $HMMP2P stat -ji 0.1; echo $? >$T/status; } |"
+			"{ head -n 2 >$T/json; }'"));
+	EXPECT_TRUE(json_is("length == 2"));
+	EXPECT_EQ(0, sh("[ $(cat $T/status) -eq 1 ]"));
+}
+
+/* Among other commands */
+
+FIXTURE(command) {
+};
+
+FIXTURE_SETUP(command)
+{
+	ASSERT_TRUE(set_up());
+}
+
+FIXTURE_TEARDOWN(command)
+{
+	sh("rm -r $T");
+}
+
+TEST_F(command, wrong_usage_is_refused)
+{
+	static const char * const wrong[] = {
+		"", "bogus", "-x", "--bogus", "topo x", "topo -x", "topo -i 1",
+		"topo --interval 1", "stat x", "stat -a", "stat --all", "stat -i",
+		"stat -i 0", "stat -i -1", "stat -i 0.001", "stat -i 1e9",
+		"stat -i nan", "stat -i inf", "stat -i 1x", "stat -i ''",
+		"stat -c 1", "stat -i 1 -c 0", "stat -i 1 -c -1",
+		"stat -i 1 -c 1x", "stat -i 1 -c 1.5", "stat -i 1 -c ''",
+		"stat -i 1 -c 99999999999999999999",
+	};
+	char script[256];
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(wrong); i++) {
+		snprintf(script, sizeof(script),
+			 "timeout 10 $HMMP2P %s >$T/text 2>$T/err", wrong[i]);
+		EXPECT_EQ(2, sh(script)) {
+			TH_LOG("hmmp2p %s", wrong[i]);
+		}
+		EXPECT_EQ(0, sh("[ ! -s $T/text ] && [ -s $T/err ]"));
+	}
+}
+
+TEST_F(command, help_is_no_error)
+{
+	EXPECT_EQ(0, text("--help", "^Usage: hmmp2p topo"));
+	EXPECT_EQ(0, text("topo -h", "^Usage: hmmp2p topo"));
+	EXPECT_EQ(0, text("stat --help", "--interval SECONDS"));
+}
+
+TEST_F(command, output_that_is_lost_is_an_error)
+{
+	static const char * const args[] = {
+		"topo", "topo -j", "stat", "stat -j", "stat -i 0.1", "--help",
+	};
+	char script[256];
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(args); i++) {
+		snprintf(script, sizeof(script),
+			 "timeout 10 $HMMP2P %s >/dev/full 2>$T/err", args[i]);
+		EXPECT_EQ(1, sh(script));
+		EXPECT_EQ(0, sh("grep -q 'No space' $T/err"));
+		snprintf(script, sizeof(script),
+			 "timeout 10 $HMMP2P %s >&- 2>$T/err", args[i]);
+		EXPECT_EQ(1, sh(script));
+		EXPECT_EQ(0, sh("grep -q 'Bad file' $T/err"));
+	}
+}
+
+/* There is always a route that is red: from nowhere. */
+TEST_F(command, colours_are_for_terminals)
+{
+	EXPECT_EQ(0, sh_with_many("$HMMP2P topo -a >$T/text"));
+	EXPECT_EQ(1, sh("grep -q '\033' $T/text"));
+	EXPECT_EQ(0, sh_with_many("script -qc \"$HMMP2P topo\" $T/text >/dev/null </dev/null"));
+	EXPECT_EQ(0, sh("grep -q '\033\\[31mnone\033\\[0m' $T/text"));
+	EXPECT_EQ(0, sh_with_many("NO_COLOR=1 script -qc \"$HMMP2P topo\" $T/text >/dev/null </dev/null"));
+	EXPECT_EQ(0, sh("sed 1d $T/text | grep -q none && ! grep -q '\033' $T/text"));
+}
+
+TEST_F(command, errors_tell_the_cure)
+{
+	EXPECT_EQ(1, sh("unshare -m sh -c 'umount -l /sys/kernel/debug; $HMMP2P topo 2>$T/err'"));
+	EXPECT_EQ(0, sh("grep -q 'mount -t debugfs' $T/err && [ $(wc -l <$T/err) -eq 1 ]"));
+	EXPECT_EQ(0, sh("unshare -m sh -c 'umount -l /sys/kernel/debug; $HMMP2P stat 2>$T/err' | grep -q '^total'"));
+	EXPECT_EQ(0, sh("grep -q 'mount -t debugfs' $T/err && [ $(wc -l <$T/err) -eq 1 ]"));
+	EXPECT_EQ(1, sh("unshare -m sh -c 'mount -t tmpfs none /sys/kernel/mm; $HMMP2P topo 2>$T/err'"));
+	EXPECT_EQ(0, sh("grep -q CONFIG_HMM_P2PDMA $T/err && [ $(wc -l <$T/err) -eq 1 ]"));
+	EXPECT_EQ(1, sh("unshare -m sh -c 'mount -t tmpfs none /sys/kernel/mm; $HMMP2P stat 2>$T/err'"));
+	EXPECT_EQ(1, sh("unshare -m sh -c 'mount -t tmpfs none /sys/kernel/debug; $HMMP2P topo 2>$T/err'"));
+}
+
+TEST_HARNESS_MAIN
