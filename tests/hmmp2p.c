@@ -371,7 +371,7 @@ TEST_F(topo, understands_what_later_kernels_may_say)
 			    " [\"0000:04:00.0\", \"none\", \"host_bridge\", \"8086:29c0\", [], false]]"));
 	EXPECT_TRUE(json_is("[.[].routes[] | select(.link).importer] == [\"0000:06:00.0\"]"));
 	EXPECT_EQ(0, sh_with_many("$HMMP2P topo -a >$T/text"));
-	EXPECT_EQ(0, sh("grep -Eqx '0000:06:00.0 +- +link, none *' $T/text"));
+	EXPECT_EQ(0, sh("grep -Eqx '0000:06:00.0 .* - +link, none *' $T/text"));
 	EXPECT_EQ(0, sh("grep -qx '  0000:04:00.0 from cpu: none' $T/text"));
 	EXPECT_EQ(0, sh("grep -q 'sunspots' $T/text"));
 	EXPECT_EQ(0, sh("grep -q 'not trust the host bridge 8086:29c0' $T/text"));

@@ -14,6 +14,7 @@
 #include "gpu.h"
 
 #define DRIVER	"/sys/bus/pci/drivers/vsvm"
+#define LINKS	"/sys/module/vsvm/parameters/links"
 
 static int is_pci_address(const struct dirent *entry)
 {
@@ -168,4 +169,58 @@ int gpu_sum(int gpu, const void *addr, size_t size, uint64_t *sum)
 int gpu_copy(int gpu, void *dst, const void *src, size_t size)
 {
 	return run_op(gpu, dst, size, DRM_VSVM_OP_COPY, (uintptr_t)src, NULL);
+}
+
+int gpu_links_get(char *links, size_t size)
+{
+	ssize_t len;
+	int fd;
+
+	fd = open(LINKS, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	len = read(fd, links, size - 1);
+	if (len < 0)
+		len = -errno;
+	close(fd);
+	if (len < 0)
+		return len;
+
+	links[len] = '\0';
+	links[strcspn(links, "\n")] = '\0';
+	return 0;
+}
+
+int gpu_links_set(const char *links)
+{
+	char line[256];
+	int fd, len, err = 0;
+
+	/* A write of nothing would change nothing */
+	len = snprintf(line, sizeof(line), "%s\n", links);
+	if (len >= (int)sizeof(line))
+		return -EINVAL;
+
+	fd = open(LINKS, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, line, len) != len)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+bool gpu_links_have(const char *links, unsigned int from, unsigned int to)
+{
+	unsigned int a, b;
+	char way;
+	int n;
+
+	while (sscanf(links, "%u%c%u%n", &a, &way, &b, &n) == 3) {
+		if ((a == from && b == to) ||
+		    (way == '-' && a == to && b == from))
+			return true;
+		links += n + (links[n] == ',');
+	}
+	return false;
 }

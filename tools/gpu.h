@@ -3,6 +3,7 @@
 #ifndef GPU_H
 #define GPU_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,5 +28,14 @@ int gpu_fill(int gpu, void *addr, size_t size, uint64_t value);
 int gpu_xor(int gpu, void *addr, size_t size, uint64_t value);
 int gpu_sum(int gpu, const void *addr, size_t size, uint64_t *sum);
 int gpu_copy(int gpu, void *dst, const void *src, size_t size);
+
+/*
+ * Private links between all GPUs, such as "0-1,1>2": both ways, and by which only
+ * 1 reaches the memory of 2. Indices are those of gpu_open(), as long as all GPUs
+ * of the machine have this driver.
+ */
+int gpu_links_get(char *links, size_t size);
+int gpu_links_set(const char *links);
+bool gpu_links_have(const char *links, unsigned int from, unsigned int to);
 
 #endif

@@ -1,0 +1,859 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Private links between GPUs: who uses whose memory over them, where it is; which
+ * way wins; that nothing is used over a link that is down; memory that moves from
+ * GPU to GPU; and the parameter of the driver that says which links there are.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+
+#define SIZE	MIB(4)
+#define PAGES	(SIZE / PAGE)
+
+#define NR_GPUS	4
+#define DRIVER	"/sys/bus/pci/drivers/vsvm/"
+
+static char links_before[256];
+
+static int open_gpus(int *gpus)
+{
+	int i;
+
+	for (i = 0; i < NR_GPUS; i++) {
+		gpus[i] = gpu_open(i);
+		if (gpus[i] < 0)
+			return gpus[i];
+	}
+	return 0;
+}
+
+static void close_gpus(const int *gpus)
+{
+	int i;
+
+	for (i = 0; i < NR_GPUS; i++)
+		close(gpus[i]);
+}
+
+/* What has happened to pages, to see what a request does to them. */
+struct tracks {
+	struct drm_vsvm_counters gpu[NR_GPUS];
+	uint64_t aliases;	/* that devices have had */
+};
+
+static struct tracks tracks_read(const int *gpus)
+{
+	struct tracks t = { };
+	int i;
+
+	for (i = 0; i < NR_GPUS; i++)
+		if (gpu_counters(gpus[i], &t.gpu[i]))
+			abort();
+	t.aliases = stat_read("alias_bus") + stat_read("alias_host_bridge");
+	return t;
+}
+
+#define EXPECT_COUNTED(_old, _new, _gpu, _vram, _ram, _peers) do {	\
+	EXPECT_EQ((_old).gpu[_gpu].pages_to_vram + (_vram),		\
+		  (_new).gpu[_gpu].pages_to_vram);			\
+	EXPECT_EQ((_old).gpu[_gpu].pages_to_ram + (_ram),		\
+		  (_new).gpu[_gpu].pages_to_ram);			\
+	EXPECT_EQ((_old).gpu[_gpu].pages_to_peers + (_peers),		\
+		  (_new).gpu[_gpu].pages_to_peers);			\
+} while (0)
+
+#define EXPECT_NOTHING_MOVED(_old, _new) do {				\
+	int _i;								\
+									\
+	for (_i = 0; _i < NR_GPUS; _i++)				\
+		EXPECT_COUNTED(_old, _new, _i, 0, 0, 0);		\
+} while (0)
+
+static int residency(int gpu, const void *addr, size_t size, uint32_t flags,
+		     struct drm_vsvm_residency *where)
+{
+	*where = (struct drm_vsvm_residency) {
+		.addr = (uintptr_t)addr, .size = size, .flags = flags,
+	};
+	return ioctl(gpu, DRM_IOCTL_VSVM_RESIDENCY, where) ? -errno : 0;
+}
+
+static uint64_t pages_linked(int gpu, const struct buffer *buf)
+{
+	struct drm_vsvm_residency where;
+
+	return residency(gpu, buf->mem, buf->size, 0, &where) ?
+	       ~0ULL : where.linked;
+}
+
+/*
+ * Shapes of links: for each importer, in a row, whether it has a link to each
+ * exporter: l; or is that itself: x.
+ */
+
+FIXTURE(shape) {
+	int gpus[NR_GPUS];
+	uint64_t vram_free[NR_GPUS];
+	struct buffer buf;
+};
+
+FIXTURE_VARIANT(shape) {
+	const char *links;
+	const char *rows[NR_GPUS];
+	int advice;
+};
+
+#define SHAPE(_name, _links, ...)					\
+FIXTURE_VARIANT_ADD(shape, _name##_pages) {				\
+	.links = _links, .rows = { __VA_ARGS__ }, .advice = MADV_NOHUGEPAGE, \
+};									\
+FIXTURE_VARIANT_ADD(shape, _name##_huge) {				\
+	.links = _links, .rows = { __VA_ARGS__ }, .advice = MADV_HUGEPAGE, \
+}
+
+SHAPE(none, "", "x...", ".x..", "..x.", "...x");
+SHAPE(line, "0-1,1-2", "xl..", "lxl.", ".lx.", "...x");
+SHAPE(ring, "0-1,1-2,2-3,3-0", "xl.l", "lxl.", ".lxl", "l.lx");
+SHAPE(mesh, "0-1,0-2,0-3,1-2,1-3,2-3", "xlll", "lxll", "llxl", "lllx");
+SHAPE(split, "0-1,2-3", "xl..", "lx..", "..xl", "..lx");
+SHAPE(one_way, "0>1,1>2,2>3,3>0", "xl..", ".xl.", "..xl", "l..x");
+
+FIXTURE_SETUP(shape)
+{
+	int i;
+
+	if (open_gpus(self->gpus))
+		SKIP(return, "fewer than four GPUs");
+	for (i = 0; i < NR_GPUS; i++)
+		self->vram_free[i] = vram_free(self->gpus[i]);
+	ASSERT_EQ(0, buffer_map(&self->buf, SIZE, variant->advice));
+	buffer_write(&self->buf, 0, SIZE);
+	ASSERT_EQ(0, gpu_links_set(variant->links));
+}
+
+FIXTURE_TEARDOWN(shape)
+{
+	int i;
+
+	EXPECT_EQ(-1, buffer_differs(&self->buf));
+	buffer_unmap(&self->buf);
+	EXPECT_EQ(0, gpu_links_set(links_before));
+	for (i = 0; i < NR_GPUS; i++)
+		EXPECT_EQ(0, vram_leaked(self->gpus[i], self->vram_free[i]));
+	close_gpus(self->gpus);
+}
+
+#define for_each_pair(_importer, _exporter)				\
+	for ((_exporter) = 0; (_exporter) < NR_GPUS; (_exporter)++)	\
+		for ((_importer) = 0; (_importer) < NR_GPUS; (_importer)++)
+
+TEST_F(shape, is_what_residency_tells)
+{
+	struct buffer *buf = &self->buf;
+	int importer, exporter;
+
+	for_each_pair(importer, exporter) {
+		bool own = importer == exporter;
+		bool link = variant->rows[importer][exporter] == 'l';
+		int gpu = self->gpus[importer];
+		struct drm_vsvm_residency where;
+		struct tracks before, after;
+
+		if (importer == 0)
+			ASSERT_EQ(0, buffer_to_vram(buf, self->gpus[exporter],
+						    0, SIZE));
+		before = tracks_read(self->gpus);
+		ASSERT_EQ(0, residency(gpu, buf->mem, SIZE, 0, &where));
+		EXPECT_EQ(own ? PAGES : 0, where.vram);
+		EXPECT_EQ(link ? PAGES : 0, where.linked)
+			TH_LOG("%d on memory of %d", importer, exporter);
+		EXPECT_EQ(!own && !link && reachable() ? PAGES : 0, where.peer);
+		EXPECT_EQ(!own && !link && !reachable() ? PAGES : 0, where.none);
+		EXPECT_EQ(0, where.ram);
+
+		/* Its own stays its own. */
+		ASSERT_EQ(0, residency(gpu, buf->mem, SIZE, DRM_VSVM_PREFER_PCI,
+				       &where));
+		EXPECT_EQ(own ? PAGES : 0, where.vram);
+		EXPECT_EQ(link && !reachable() ? PAGES : 0, where.linked);
+		EXPECT_EQ(!own && reachable() ? PAGES : 0, where.peer);
+		EXPECT_EQ(!own && !link && !reachable() ? PAGES : 0, where.none);
+
+		after = tracks_read(self->gpus);
+		EXPECT_NOTHING_MOVED(before, after);
+		EXPECT_EQ(PAGES, pages_in_vram(self->gpus[exporter], buf->mem,
+					       SIZE));
+	}
+}
+
+TEST_F(shape, is_how_gpus_use_the_memory_of_others)
+{
+	struct buffer *buf = &self->buf;
+	int importer, exporter;
+
+	for_each_pair(importer, exporter) {
+		bool link = variant->rows[importer][exporter] == 'l';
+		int gpu = self->gpus[importer], owner = self->gpus[exporter];
+		struct tracks before, after;
+
+		if (importer == exporter)
+			continue;
+		ASSERT_EQ(0, buffer_to_vram(buf, owner, 0, SIZE));
+		before = tracks_read(self->gpus);
+		ASSERT_EQ(0, buffer_xor(buf, gpu, 8, SIZE - 16));
+		EXPECT_EQ(-1, buffer_differs_on_gpu(buf, gpu));
+		after = tracks_read(self->gpus);
+
+		if (link) {
+			EXPECT_EQ(before.aliases, after.aliases)
+				TH_LOG("%d on memory of %d", importer, exporter);
+		} else if (reachable()) {
+			EXPECT_LE(before.aliases + PAGES, after.aliases);
+		}
+		if (link || reachable()) {
+			EXPECT_NOTHING_MOVED(before, after);
+			ASSERT_EQ(PAGES, pages_in_vram(owner, buf->mem, SIZE));
+			EXPECT_EQ(-1, buffer_differs_on_gpu(buf, owner));
+		} else {
+			EXPECT_COUNTED(before, after, exporter, 0, PAGES, 0);
+			EXPECT_COUNTED(before, after, importer, PAGES, 0, 0);
+		}
+	}
+}
+
+/* The new owner asks for it, and the old one writes it: both ways take a link. */
+TEST_F(shape, is_how_memory_moves_from_gpu_to_gpu)
+{
+	struct buffer *buf = &self->buf;
+	int importer, exporter;
+
+	for_each_pair(importer, exporter) {
+		bool link = variant->rows[importer][exporter] == 'l' &&
+			    variant->rows[exporter][importer] == 'l';
+		int gpu = self->gpus[importer], owner = self->gpus[exporter];
+		struct tracks before, after;
+		uint64_t pages = 0;
+
+		if (importer == exporter)
+			continue;
+		ASSERT_EQ(0, buffer_to_vram(buf, owner, 0, SIZE));
+		before = tracks_read(self->gpus);
+		EXPECT_EQ(0, gpu_to_vram(gpu, buf->mem, SIZE, &pages));
+		EXPECT_EQ(PAGES, pages);
+		EXPECT_EQ(-1, buffer_differs_on_gpu(buf, gpu));
+		after = tracks_read(self->gpus);
+
+		EXPECT_EQ(PAGES, pages_in_vram(gpu, buf->mem, SIZE));
+		EXPECT_EQ(0, pages_in_vram(owner, buf->mem, SIZE));
+		EXPECT_EQ(before.aliases, after.aliases);
+		EXPECT_COUNTED(before, after, exporter, 0, link ? 0 : PAGES,
+			       link ? PAGES : 0);
+		if (!link)
+			EXPECT_COUNTED(before, after, importer, PAGES, 0, 0);
+	}
+}
+
+TEST_F(shape, is_read_back_as_it_was_set)
+{
+	char links[256], again[256];
+
+	ASSERT_EQ(0, gpu_links_get(links, sizeof(links)));
+	EXPECT_EQ(0, gpu_links_set(""));
+	ASSERT_EQ(0, gpu_links_get(again, sizeof(again)));
+	EXPECT_STREQ("", again);
+	EXPECT_EQ(0, gpu_links_set(links));
+	ASSERT_EQ(0, gpu_links_get(again, sizeof(again)));
+	EXPECT_STREQ(links, again);
+
+	/* As many as there are */
+	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpus[1], 0, SIZE));
+	EXPECT_EQ(variant->rows[0][1] == 'l' ? PAGES : 0,
+		  pages_linked(self->gpus[0], &self->buf));
+}
+
+/* Four GPUs in a line, but for the last; memory that is in the middle one. */
+
+FIXTURE(link) {
+	int gpus[NR_GPUS];
+	struct buffer buf;
+	struct tracks before;
+};
+
+FIXTURE_VARIANT(link) {
+	int advice;
+};
+
+FIXTURE_VARIANT_ADD(link, pages) {
+	.advice = MADV_NOHUGEPAGE,
+};
+
+FIXTURE_VARIANT_ADD(link, huge) {
+	.advice = MADV_HUGEPAGE,
+};
+
+#define LINE	"0-1,1-2"
+#define MIDDLE	1
+
+FIXTURE_SETUP(link)
+{
+	if (open_gpus(self->gpus))
+		SKIP(return, "fewer than four GPUs");
+	ASSERT_EQ(0, gpu_links_set(LINE));
+	ASSERT_EQ(0, buffer_map(&self->buf, SIZE, variant->advice));
+	buffer_write(&self->buf, 0, SIZE);
+	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpus[MIDDLE], 0, SIZE));
+	ASSERT_EQ(variant->advice == MADV_HUGEPAGE ? PAGES : 0,
+		  huge_pages_in_vram(self->gpus[MIDDLE], self->buf.mem, SIZE));
+	self->before = tracks_read(self->gpus);
+}
+
+FIXTURE_TEARDOWN(link)
+{
+	EXPECT_EQ(-1, buffer_differs(&self->buf));
+	buffer_unmap(&self->buf);
+	EXPECT_EQ(0, gpu_links_set(links_before));
+	close_gpus(self->gpus);
+}
+
+TEST_F(link, carries_writes_of_both_ends)
+{
+	struct buffer *buf = &self->buf;
+	struct tracks after;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], PAGE - 8, HUGE_PAGE));
+		ASSERT_EQ(0, buffer_xor(buf, self->gpus[1], 8, SIZE - 8));
+		ASSERT_EQ(0, buffer_xor(buf, self->gpus[2], HUGE_PAGE - 8, 16));
+		EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[i]));
+	}
+	after = tracks_read(self->gpus);
+	EXPECT_NOTHING_MOVED(self->before, after);
+	EXPECT_EQ(self->before.aliases, after.aliases);
+}
+
+TEST_F(link, carries_copies)
+{
+	struct buffer *buf = &self->buf, other;
+	struct tracks before, after;
+
+	ASSERT_EQ(0, buffer_map(&other, SIZE, variant->advice));
+	buffer_write(&other, 0, SIZE);
+	ASSERT_EQ(0, buffer_to_vram(&other, self->gpus[0], 0, SIZE));
+
+	/* By the third, which reaches one over a link and not the other */
+	before = tracks_read(self->gpus);
+	ASSERT_EQ(0, gpu_copy(self->gpus[0], other.mem + 8,
+			      buf->mem + PAGE - 8, HUGE_PAGE));
+	memcpy(other.shadow + 8, buf->shadow + PAGE - 8, HUGE_PAGE);
+	ASSERT_EQ(0, gpu_copy(self->gpus[0], buf->mem + HUGE_PAGE,
+			      other.mem + PAGE, PAGE + 8));
+	memcpy(buf->shadow + HUGE_PAGE, other.shadow + PAGE, PAGE + 8);
+	after = tracks_read(self->gpus);
+	EXPECT_NOTHING_MOVED(before, after);
+
+	EXPECT_EQ(-1, buffer_differs(&other));
+	buffer_unmap(&other);
+}
+
+/* Memory of three kinds at once, of which one is in RAM. */
+TEST_F(link, is_one_way_among_others)
+{
+	struct buffer *buf = &self->buf;
+	uint64_t pages;
+
+	ASSERT_EQ(0, buffer_to_vram(buf, self->gpus[3], 0, MIB(1)));
+	ASSERT_EQ(0, gpu_to_ram(self->gpus[1], buf->mem + MIB(1), MIB(1)));
+	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], 0, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[2]));
+
+	ASSERT_EQ(0, buffer_to_vram(buf, self->gpus[3], 0, MIB(1)));
+	ASSERT_EQ(0, gpu_to_ram(self->gpus[1], buf->mem + MIB(1), MIB(1)));
+	EXPECT_EQ(0, gpu_to_vram(self->gpus[0], buf->mem, SIZE, &pages));
+	EXPECT_EQ(PAGES, pages);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[0]));
+}
+
+/* A child's pages are the same as ours until somebody writes. */
+
+static int child_sees_its_own(void *arg)
+{
+	return buffer_differs(arg) != -1;
+}
+
+TEST_F(link, does_not_write_what_a_child_shares)
+{
+	struct buffer *buf = &self->buf;
+	struct child child;
+
+	/* It is mapped, for writing */
+	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], 0, SIZE));
+	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, buf));
+	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], PAGE, HUGE_PAGE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[2]));
+	EXPECT_EQ(0, child_do(&child));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[0]));
+	EXPECT_EQ(0, child_end(&child));
+}
+
+TEST_F(link, first_seen_after_a_fork_does_not_write_what_a_child_shares)
+{
+	struct buffer *buf = &self->buf;
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, buf));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[0]));
+	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], PAGE, HUGE_PAGE));
+	EXPECT_EQ(0, child_do(&child));
+	EXPECT_EQ(0, child_end(&child));
+}
+
+TEST_F(link, reads_and_does_not_write_read_only_memory)
+{
+	struct buffer *buf = &self->buf;
+	struct tracks after;
+
+	ASSERT_EQ(0, mprotect(buf->mem, SIZE, PROT_READ));
+	EXPECT_EQ(-EACCES, gpu_xor(self->gpus[0], buf->mem, SIZE, 1));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[0]));
+	EXPECT_EQ(-EACCES, gpu_fill(self->gpus[0], buf->mem + PAGE, 8, 1));
+	after = tracks_read(self->gpus);
+	EXPECT_NOTHING_MOVED(self->before, after);
+	EXPECT_EQ(PAGES, pages_linked(self->gpus[0], buf));
+}
+
+/* Links that go down: what was mapped over them is not used any more. */
+
+/* Is all of it asked for once more? */
+#define EXPECT_LOOKED_UP(_before, _after) do {				\
+	if (reachable()) {						\
+		EXPECT_LE((_before).aliases + PAGES, (_after).aliases);	\
+		EXPECT_NOTHING_MOVED(_before, _after);			\
+	} else {							\
+		EXPECT_COUNTED(_before, _after, MIDDLE, 0, PAGES, 0);	\
+	}								\
+} while (0)
+
+TEST_F(link, that_went_down_is_used_no_more)
+{
+	struct buffer *buf = &self->buf;
+	struct tracks before, after;
+
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[0]));
+	before = tracks_read(self->gpus);
+	EXPECT_EQ(self->before.aliases, before.aliases);
+	ASSERT_EQ(0, gpu_links_set("1-2"));
+	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], 0, SIZE));
+	after = tracks_read(self->gpus);
+	EXPECT_LOOKED_UP(before, after);
+}
+
+TEST_F(link, that_went_down_leaves_the_others_alone)
+{
+	struct buffer *buf = &self->buf;
+	struct tracks after;
+
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[0]));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[2]));
+	ASSERT_EQ(0, gpu_links_set("1-2"));
+	ASSERT_EQ(0, buffer_xor(buf, self->gpus[2], 0, SIZE));
+	after = tracks_read(self->gpus);
+	EXPECT_EQ(self->before.aliases, after.aliases);
+	EXPECT_NOTHING_MOVED(self->before, after);
+	EXPECT_EQ(PAGES, pages_linked(self->gpus[2], buf));
+	EXPECT_EQ(0, pages_linked(self->gpus[0], buf));
+}
+
+/* Only its other direction is left, which is of no use to this one. */
+TEST_F(link, half_of_which_went_down_is_used_no_more)
+{
+	struct buffer *buf = &self->buf;
+	struct tracks before, after;
+
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[0]));
+	before = tracks_read(self->gpus);
+	ASSERT_EQ(0, gpu_links_set("1>0,1-2"));
+	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], 0, SIZE));
+	after = tracks_read(self->gpus);
+	EXPECT_LOOKED_UP(before, after);
+}
+
+static struct {
+	int gpus[NR_GPUS];
+	struct buffer buf;
+} other;
+
+static int use_memory_of_ones_own(void *arg)
+{
+	const int *advice = arg;
+	int err = open_gpus(other.gpus);
+
+	if (!err)
+		err = buffer_map(&other.buf, SIZE, *advice);
+	if (err)
+		return err;
+	buffer_write(&other.buf, 0, SIZE);
+	err = buffer_to_vram(&other.buf, other.gpus[MIDDLE], 0, SIZE);
+	return err ? err : buffer_xor(&other.buf, other.gpus[0], 0, SIZE);
+}
+
+/* On the child's side: link down, by whom it does not matter, and once more. */
+static int lose_the_link(void *arg)
+{
+	struct tracks before, after;
+	int err = use_memory_of_ones_own(arg);
+
+	if (err)
+		return err;
+	err = system("echo 2-3 >/sys/module/vsvm/parameters/links");
+	if (err)
+		return -EIO;
+	before = tracks_read(other.gpus);
+	err = buffer_xor(&other.buf, other.gpus[0], 0, SIZE);
+	after = tracks_read(other.gpus);
+	if (err)
+		return err;
+	if (reachable() ? after.aliases < before.aliases + PAGES :
+			  after.gpu[MIDDLE].pages_to_ram <
+			  before.gpu[MIDDLE].pages_to_ram + PAGES)
+		return 1;
+	return buffer_differs(&other.buf) != -1;
+}
+
+TEST_F(link, that_went_down_is_so_for_all_processes)
+{
+	struct buffer *buf = &self->buf;
+	struct tracks before, after;
+	struct child child;
+	int advice = variant->advice;
+
+	ASSERT_EQ(0, child_fork(&child, lose_the_link, &advice));
+	ASSERT_EQ(0, buffer_to_vram(buf, self->gpus[MIDDLE], 0, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[0]));
+	EXPECT_EQ(0, child_do(&child));
+	EXPECT_EQ(0, child_end(&child));
+
+	before = tracks_read(self->gpus);
+	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], 0, SIZE));
+	after = tracks_read(self->gpus);
+	EXPECT_LOOKED_UP(before, after);
+}
+
+/* What is mapped over PCI stays so, as it is not wrong. */
+TEST_F(link, that_comes_up_is_used_for_what_is_mapped_next)
+{
+	struct buffer *buf = &self->buf;
+	struct tracks before, after;
+
+	ASSERT_EQ(0, gpu_links_set(""));
+	EXPECT_EQ(0, pages_linked(self->gpus[0], buf));
+	ASSERT_EQ(0, gpu_links_set(LINE));
+	EXPECT_EQ(PAGES, pages_linked(self->gpus[0], buf));
+	before = tracks_read(self->gpus);
+	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], 0, SIZE));
+	after = tracks_read(self->gpus);
+	EXPECT_EQ(before.aliases, after.aliases);
+	EXPECT_NOTHING_MOVED(before, after);
+}
+
+struct flaps {
+	pthread_t thread;
+	const int *gpus;
+	struct buffer *buf;
+	volatile bool stop;
+	volatile unsigned long count;
+	volatile int err;
+};
+
+static void *flap(void *arg)
+{
+	static const char * const states[] = {
+		"0-1,1-2", "", "0>1", "1>0,1-2", "0-1,1-2", "2-3", "1>2", "0-3",
+	};
+	struct flaps *f = arg;
+
+	while (!f->stop && !f->err) {
+		f->err = gpu_links_set(states[f->count % ARRAY_LEN(states)]);
+		f->count++;
+	}
+	return NULL;
+}
+
+static void *move_about(void *arg)
+{
+	struct flaps *f = arg;
+
+	while (!f->stop && !f->err) {
+		f->err = gpu_to_vram(f->gpus[f->count % 3], f->buf->mem, SIZE,
+				     NULL);
+		f->count++;
+	}
+	return NULL;
+}
+
+/* In one piece, as others are at work on it; where each word is, is seen later. */
+static int sum_is_wrong(int gpu, const struct buffer *buf)
+{
+	const uint64_t *words = (uint64_t *)buf->shadow;
+	uint64_t sum, want = 0;
+	size_t i;
+	int err;
+
+	err = gpu_sum(gpu, buf->mem, buf->size, &sum);
+	for (i = 0; i < buf->size / sizeof(*words); i++)
+		want += words[i];
+	return err ? err : sum == want ? 0 : -EILSEQ;
+}
+
+#define MIN_ROUNDS	3
+#define MIN_FLAPS	200
+
+static int run_under_flaps(const int *gpus, struct buffer *buf, bool moves)
+{
+	struct flaps flaps = { }, mover = { .gpus = gpus, .buf = buf };
+	time_t end = time(NULL) + 10;
+	int i, err = 0;
+
+	if (pthread_create(&flaps.thread, NULL, flap, &flaps))
+		return -ENOMEM;
+	if (moves && pthread_create(&mover.thread, NULL, move_about, &mover))
+		return -ENOMEM;
+	for (i = 0; !err && time(NULL) < end &&
+	     (i < 100 || flaps.count < MIN_FLAPS); i++) {
+		err = buffer_xor(buf, gpus[i % 3], 8 * (i % 3), SIZE - 16);
+		if (!err)
+			err = sum_is_wrong(gpus[(i + 1) % 3], buf);
+		/* It may have gone to where it was used */
+		if (!err && !moves)
+			err = gpu_to_vram(gpus[MIDDLE], buf->mem, SIZE, NULL);
+	}
+	flaps.stop = mover.stop = true;
+	pthread_join(flaps.thread, NULL);
+	if (moves)
+		pthread_join(mover.thread, NULL);
+	printf("# %d rounds, links changed %lu times, memory moved %lu times\n",
+	       i, flaps.count, mover.count);
+	if (!err && (i < MIN_ROUNDS || flaps.count < MIN_FLAPS))
+		err = -ETIMEDOUT;
+	return err ? err : flaps.err ? flaps.err : mover.err;
+}
+
+TEST_F(link, flaps_under_load)
+{
+	EXPECT_EQ(0, run_under_flaps(self->gpus, &self->buf, false));
+}
+
+TEST_F(link, flaps_while_memory_moves)
+{
+	EXPECT_EQ(0, run_under_flaps(self->gpus, &self->buf, true));
+}
+
+/* The other end goes, and comes back. */
+
+struct user {
+	pthread_t thread;
+	int gpu;
+	const struct buffer *buf;
+	volatile bool stop;
+	volatile unsigned long rounds;
+	volatile int err;
+};
+
+static void *use(void *arg)
+{
+	struct user *u = arg;
+
+	while (!u->stop && !u->err) {
+		if (buffer_differs_on_gpu(u->buf, u->gpu) != -1)
+			u->err = -EILSEQ;
+		u->rounds++;
+	}
+	return NULL;
+}
+
+TEST_F(link, to_a_gpu_that_goes_is_missed_by_nobody)
+{
+	struct buffer *buf = &self->buf;
+	struct user users[] = {
+		{ .gpu = self->gpus[0], .buf = buf },
+		{ .gpu = self->gpus[2], .buf = buf },
+	};
+	struct tracks before, after;
+	char pci[64], links[256];
+	unsigned int i, round;
+
+	ASSERT_EQ(0, gpu_pci_address(self->gpus[MIDDLE], pci, sizeof(pci)));
+	for (round = 0; round < 2; round++) {
+		for (i = 0; i < ARRAY_LEN(users); i++) {
+			users[i].stop = false;
+			users[i].rounds = 0;
+			ASSERT_EQ(0, pthread_create(&users[i].thread, NULL, use,
+						    &users[i]));
+			while (!users[i].rounds && !users[i].err)
+				usleep(1000);
+		}
+		EXPECT_EQ(0, file_write(DRIVER "unbind", pci));
+		for (i = 0; i < ARRAY_LEN(users); i++) {
+			unsigned long rounds = users[i].rounds;
+
+			while (users[i].rounds < rounds + 2 && !users[i].err)
+				usleep(1000);
+			users[i].stop = true;
+			pthread_join(users[i].thread, NULL);
+			EXPECT_EQ(0, users[i].err);
+		}
+		EXPECT_EQ(0, gpu_links_get(links, sizeof(links)));
+		EXPECT_STREQ(LINE, links);
+		EXPECT_EQ(-1, buffer_differs(buf));
+
+		/* The links are back with it. */
+		ASSERT_EQ(0, file_write(DRIVER "bind", pci));
+		close(self->gpus[MIDDLE]);
+		self->gpus[MIDDLE] = gpu_open(MIDDLE);
+		ASSERT_LE(0, self->gpus[MIDDLE]);
+		ASSERT_EQ(0, buffer_to_vram(buf, self->gpus[MIDDLE], 0, SIZE));
+		EXPECT_EQ(PAGES, pages_linked(self->gpus[0], buf));
+		EXPECT_EQ(PAGES, pages_linked(self->gpus[2], buf));
+		EXPECT_EQ(0, pages_linked(self->gpus[3], buf));
+
+		before = tracks_read(self->gpus);
+		ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], 0, SIZE));
+		ASSERT_EQ(0, buffer_xor(buf, self->gpus[2], 0, SIZE));
+		after = tracks_read(self->gpus);
+		EXPECT_NOTHING_MOVED(before, after);
+		EXPECT_EQ(before.aliases, after.aliases);
+	}
+}
+
+/* It has mapped memory of the other, and not the other way round. */
+TEST_F(link, of_a_gpu_that_goes_itself)
+{
+	struct buffer *buf = &self->buf;
+	char pci[64];
+
+	ASSERT_EQ(0, buffer_to_vram(buf, self->gpus[2], 0, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[MIDDLE]));
+	ASSERT_EQ(0, gpu_pci_address(self->gpus[MIDDLE], pci, sizeof(pci)));
+	EXPECT_EQ(0, file_write(DRIVER "unbind", pci));
+	EXPECT_EQ(-ENODEV, gpu_xor(self->gpus[MIDDLE], buf->mem, SIZE, 1));
+	EXPECT_EQ(PAGES, pages_in_vram(self->gpus[2], buf->mem, SIZE));
+	EXPECT_EQ(0, gpu_links_set(""));
+	EXPECT_EQ(0, gpu_links_set(LINE));
+	ASSERT_EQ(0, file_write(DRIVER "bind", pci));
+	close(self->gpus[MIDDLE]);
+	self->gpus[MIDDLE] = gpu_open(MIDDLE);
+	EXPECT_EQ(PAGES, pages_linked(self->gpus[MIDDLE], buf));
+}
+
+/* The parameter */
+
+FIXTURE(parameter) {
+	int gpus[NR_GPUS];
+};
+
+FIXTURE_SETUP(parameter)
+{
+	if (open_gpus(self->gpus))
+		SKIP(return, "fewer than four GPUs");
+	ASSERT_EQ(0, gpu_links_set("0-1"));
+}
+
+FIXTURE_TEARDOWN(parameter)
+{
+	EXPECT_EQ(0, gpu_links_set(links_before));
+	close_gpus(self->gpus);
+}
+
+TEST_F(parameter, does_not_take_nonsense)
+{
+	static const char * const bad[] = {
+		"0", "0-", "-1", "0-0", "0-8", "8>0", "0+1", "0=1", "0-1,",
+		",0-1", "0-1,,1-2", "0-1;1-2", "0-1 1-2", "0-1x", "a-b", "2-3,x",
+		"0>1>2", "0--1", "0x0-1", "4294967296-1", "2>3,0-99", "none",
+	};
+	struct buffer buf;
+	char links[256];
+	size_t i;
+
+	ASSERT_EQ(0, buffer_map(&buf, HUGE_PAGE, MADV_HUGEPAGE));
+	buffer_write(&buf, 0, HUGE_PAGE);
+	ASSERT_EQ(0, buffer_to_vram(&buf, self->gpus[1], 0, HUGE_PAGE));
+	for (i = 0; i < ARRAY_LEN(bad); i++) {
+		EXPECT_EQ(-EINVAL, gpu_links_set(bad[i]))
+			TH_LOG("'%s'", bad[i]);
+		ASSERT_EQ(0, gpu_links_get(links, sizeof(links)));
+		EXPECT_STREQ("0-1", links);
+		EXPECT_EQ(HUGE_PAGE_NR, pages_linked(self->gpus[0], &buf));
+	}
+	buffer_unmap(&buf);
+}
+
+TEST_F(parameter, is_read_as_it_is_written)
+{
+	static const char * const pairs[][2] = {
+		{ "", "" },
+		{ "0-1", "0-1" },
+		{ "1-0", "0-1" },
+		{ "0>1", "0>1" },
+		{ "1>0", "1>0" },
+		{ "1>0,0>1", "0-1" },
+		{ "0-1,1>0", "0-1" },
+		{ "1>2,0-1", "0-1,1>2" },
+		{ "3>0,2>3,1>2,0>1", "0>1,1>2,2>3,3>0" },
+		{ "6-7,0-7", "0-7,6-7" },
+		{ " 0-1 ", "0-1" },
+	};
+	char links[256];
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(pairs); i++) {
+		EXPECT_EQ(0, gpu_links_set(pairs[i][0]))
+			TH_LOG("'%s'", pairs[i][0]);
+		ASSERT_EQ(0, gpu_links_get(links, sizeof(links)));
+		EXPECT_STREQ(pairs[i][1], links);
+	}
+}
+
+/* The kernel's own tests of owners and peers, as the log tells of them. */
+TEST(kunit)
+{
+	int passed = 0, failed = 0, suite = 0;
+	char line[512];
+	FILE *log;
+
+	if (system("modprobe kunit enable=1 autorun=1 2>/dev/null"))
+		SKIP(return, "this kernel has no KUnit");
+	ASSERT_EQ(0, file_write("/dev/kmsg", "tests/link.c: kunit"));
+	ASSERT_EQ(0, system("modprobe hmm_segment_kunit"));
+	log = popen("dmesg -t | tac | sed '/^tests.link.c: kunit/q'", "r");
+	ASSERT_NE(NULL, log);
+	while (fgets(line, sizeof(line), log)) {
+		passed += !strncmp(line, "    ok ", 7) && !strstr(line, "# SKIP");
+		failed += !!strstr(line, "not ok");
+		suite += !strncmp(line, "ok ", 3);
+	}
+	pclose(log);
+	EXPECT_EQ(0, failed);
+	EXPECT_EQ(8, passed);
+	EXPECT_EQ(1, suite);
+	EXPECT_EQ(0, system("modprobe -r hmm_segment_kunit"));
+}
+
+int main(int argc, char **argv)
+{
+	int ret;
+
+	gpu_links_get(links_before, sizeof(links_before));
+	ret = test_harness_run(argc, argv);
+	gpu_links_set(links_before);
+	return ret;
+}
