@@ -6,8 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
-#include <sys/ioctl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,35 +16,11 @@
 #include "kselftest_harness.h"
 
 #include "common.h"
+#include "machine.h"
 
 /* The device moves 4 KiB in 200 ms. */
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)
-
-static int edu_open(void)
-{
-	glob_t found;
-	int fd;
-
-	if (glob("/dev/hmm_edu-*", 0, NULL, &found))
-		return -ENODEV;
-	fd = open(found.gl_pathv[0], O_RDWR | O_CLOEXEC);
-	globfree(&found);
-	return fd < 0 ? -errno : fd;
-}
-
-static int edu_copy(int edu, void *dst, const void *src, size_t size)
-{
-	struct hmm_edu_copy copy = {
-		.dst = (uintptr_t)dst,
-		.src = (uintptr_t)src,
-		.size = size,
-	};
-
-	if (ioctl(edu, HMM_EDU_COPY, &copy))
-		return -errno;
-	return copy.copied == size ? 0 : -EIO;
-}
 
 FIXTURE(dma) {
 	int edu;
