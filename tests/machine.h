@@ -13,6 +13,7 @@
 #include <glob.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -167,21 +168,31 @@ static inline int disk_throttle(const char *drive, unsigned int bytes_per_second
 /* To disk, and not only to where it waits for that; it has a content. */
 static inline int page_swap_out(volatile uint8_t *page)
 {
+	int tries, err, cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned char cached;
-	int tries = 100;
+	cpu_set_t home, one;
 
-	do {
-		if (madvise((void *)page, 4096, MADV_PAGEOUT) ||
-		    mincore((void *)page, 4096, &cached))
-			return -errno;
-		if (!(cached & 1))
-			return 0;
-		/* It is, on disk as well by then, if it is not written to */
-		usleep(5000);
-		(void)*page;
-	} while (tries--);
+	if (sched_getaffinity(0, sizeof(home), &home))
+		return -errno;
+	for (tries = 0, err = -EBUSY; err == -EBUSY && tries < 100; tries++) {
+		/* A new page waits on a list of the CPU that touched it first */
+		CPU_ZERO(&one);
+		CPU_SET(tries % cpus, &one);
+		if (sched_setaffinity(0, sizeof(one), &one) ||
+		    madvise((void *)page, 4096, MADV_PAGEOUT) ||
+		    mincore((void *)page, 4096, &cached)) {
+			err = -errno;
+		} else if (!(cached & 1)) {
+			err = 0;
+		} else {
+			/* It is, on disk as well by then, if it is not written to */
+			usleep(5000);
+			(void)*page;
+		}
+	}
+	sched_setaffinity(0, sizeof(home), &home);
 
-	return -EBUSY;
+	return err;
 }
 
 /*
