@@ -562,13 +562,20 @@ TEST_F(stat, without_root_has_totals_and_says_so)
 
 /* With -i */
 
+/* ... of what has happened until now, and after. */
+#define TWO_MORE							\
+	"n=$(wc -l <$T/json);"						\
+	"until [ $(wc -l <$T/json) -ge $((n + 2)) ]; do sleep 0.05; done;"
+
+/* Returns once there is a sample. */
 static int start(const char *args)
 {
 	char script[256];
 
 	snprintf(script, sizeof(script),
+		 ">$T/json;"
 		 "{ $HMMP2P stat -j %s >$T/json & echo $! >$T/pid; wait $!; echo $? >$T/status; } 2>$T/err &"
-		 "sleep 0.5", args);
+		 "until [ -s $T/json ]; do sleep 0.05; done", args);
 	return sh(script);
 }
 
@@ -623,14 +630,14 @@ TEST_F(stat, rates_survive_windows_that_come_and_go)
 
 	ASSERT_EQ(0, start("-i 0.2"));
 	ASSERT_EQ(0, vsvm_reload("window_mb=0"));
-	ASSERT_EQ(0, sh("sleep 0.6"));
+	ASSERT_EQ(0, sh(TWO_MORE));
 	ASSERT_EQ(0, vsvm_reload(""));
 	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
 	EXPECT_EQ(0, bench_fini(&self->bench));
 	/* What a window did that no sample has seen is in the total alone */
-	ASSERT_EQ(0, sh("sleep 0.6"));
+	ASSERT_EQ(0, sh(TWO_MORE));
 	ASSERT_EQ(0, vsvm_reload(""));
-	ASSERT_EQ(0, sh("sleep 0.6; kill $(cat $T/pid)"));
+	ASSERT_EQ(0, sh(TWO_MORE "kill $(cat $T/pid)"));
 	EXPECT_EQ(128 + SIGTERM, finish());
 
 	EXPECT_TRUE(json_is("any(.[]; .windows == []) and "
@@ -646,9 +653,11 @@ TEST_F(stat, rates_survive_windows_that_come_and_go)
 TEST_F(stat, rates_of_a_window_that_was_replaced)
 {
 	EXPECT_EQ(0, sh_with("", "exporter=a start=1 size=1 lookup=linear cpu_map=1 pages=0 alias_cpu=9999 alias_bus=00\n",
-			     "$HMMP2P stat -ji 0.4 -c 3 >$T/json & sleep 0.6;"
-			     "sed s/9999/0007/ $T/windows >$T/new; cat $T/new 1<>$T/windows; wait $!"));
-	EXPECT_TRUE(json_is(SUM "length == 3 and (sum(.windows[0].alias_cpu_pages_per_s) | is(7)) and "
+			     ">$T/json; $HMMP2P stat -ji 0.2 >$T/json &"
+			     TWO_MORE
+			     "sed s/9999/0007/ $T/windows >$T/new; cat $T/new 1<>$T/windows;"
+			     TWO_MORE "kill $!"));
+	EXPECT_TRUE(json_is(SUM "(sum(.windows[0].alias_cpu_pages_per_s) | is(7)) and "
 			    "all(.[]; .gone.alias_cpu_pages_per_s == 0)"));
 }
 
