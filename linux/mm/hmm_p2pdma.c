@@ -44,9 +44,12 @@ static DEFINE_MUTEX(hmm_windows_lock);
 
 #define HMM_STAT_ALIAS(route)		(route)
 #define HMM_STAT_FALLBACK(reason)	(HMM_NR_ROUTES + (reason))
-#define HMM_NR_STATS			HMM_STAT_FALLBACK(HMM_NR_FALLBACKS)
+#define HMM_NR_WINDOW_STATS		HMM_STAT_FALLBACK(HMM_NR_FALLBACKS)
+#define HMM_STAT_DMA_MAPPED		HMM_NR_WINDOW_STATS
+#define HMM_STAT_DMA_UNMAPPED		(HMM_NR_WINDOW_STATS + 1)
+#define HMM_NR_STATS			(HMM_NR_WINDOW_STATS + 2)
 
-/* In all since boot, and for each window. */
+/* In all since boot, and those below HMM_NR_WINDOW_STATS for each window. */
 struct hmm_p2pdma_stats {
 	unsigned long pages[HMM_NR_STATS];
 };
@@ -59,6 +62,13 @@ static void hmm_stat_add(struct hmm_window *window, unsigned int stat,
 	this_cpu_add(hmm_p2pdma_stats.pages[stat], nr_pages);
 	if (window)
 		this_cpu_add(window->stats->pages[stat], nr_pages);
+}
+
+/* Aliases of @nr_pages have been mapped for DMA, or such a mapping undone. */
+void hmm_alias_account(unsigned long nr_pages, bool mapped)
+{
+	hmm_stat_add(NULL, mapped ? HMM_STAT_DMA_MAPPED : HMM_STAT_DMA_UNMAPPED,
+		     nr_pages);
 }
 
 /* Has the exporter made P2PDMA pages for the window? */
@@ -232,6 +242,7 @@ dma_addr_t hmm_alias_dma_map(struct device *dev, unsigned long hmm_pfn,
 {
 	struct p2pdma_provider *provider = hmm_pfn_to_provider(hmm_pfn);
 	phys_addr_t phys = hmm_pfn_to_phys(hmm_pfn);
+	dma_addr_t addr;
 
 	*type = PCI_P2PDMA_MAP_NOT_SUPPORTED;
 	if (!provider)
@@ -240,12 +251,19 @@ dma_addr_t hmm_alias_dma_map(struct device *dev, unsigned long hmm_pfn,
 	*type = pci_p2pdma_map_type(provider, dev);
 	switch (*type) {
 	case PCI_P2PDMA_MAP_BUS_ADDR:
-		return pci_p2pdma_bus_addr_map(provider, phys);
+		addr = pci_p2pdma_bus_addr_map(provider, phys);
+		break;
 	case PCI_P2PDMA_MAP_THRU_HOST_BRIDGE:
-		return dma_map_phys(dev, phys, size, dir, DMA_ATTR_MMIO);
+		addr = dma_map_phys(dev, phys, size, dir, DMA_ATTR_MMIO);
+		if (dma_mapping_error(dev, addr))
+			return DMA_MAPPING_ERROR;
+		break;
 	default:
 		return DMA_MAPPING_ERROR;
 	}
+
+	hmm_alias_account(size >> PAGE_SHIFT, true);
+	return addr;
 }
 EXPORT_SYMBOL_GPL(hmm_alias_dma_map);
 
@@ -265,6 +283,7 @@ void hmm_alias_dma_unmap(struct device *dev, dma_addr_t addr, size_t size,
 {
 	if (type == PCI_P2PDMA_MAP_THRU_HOST_BRIDGE)
 		dma_unmap_phys(dev, addr, size, dir, DMA_ATTR_MMIO);
+	hmm_alias_account(size >> PAGE_SHIFT, false);
 }
 EXPORT_SYMBOL_GPL(hmm_alias_dma_unmap);
 
@@ -438,6 +457,8 @@ HMM_STAT_ATTR(fallback_callback, HMM_STAT_FALLBACK(HMM_FALLBACK_CALLBACK));
 HMM_STAT_ATTR(fallback_unreachable, HMM_STAT_FALLBACK(HMM_FALLBACK_UNREACHABLE));
 HMM_STAT_ATTR(fallback_readonly, HMM_STAT_FALLBACK(HMM_FALLBACK_READONLY));
 HMM_STAT_ATTR(fallback_no_pages, HMM_STAT_FALLBACK(HMM_FALLBACK_NO_PAGES));
+HMM_STAT_ATTR(dma_mapped, HMM_STAT_DMA_MAPPED);
+HMM_STAT_ATTR(dma_unmapped, HMM_STAT_DMA_UNMAPPED);
 
 static struct attribute *hmm_p2pdma_stat_attrs[] = {
 	&alias_cpu_attr.attr.attr,
@@ -449,6 +470,8 @@ static struct attribute *hmm_p2pdma_stat_attrs[] = {
 	&fallback_unreachable_attr.attr.attr,
 	&fallback_readonly_attr.attr.attr,
 	&fallback_no_pages_attr.attr.attr,
+	&dma_mapped_attr.attr.attr,
+	&dma_unmapped_attr.attr.attr,
 	NULL,
 };
 
@@ -476,11 +499,14 @@ static int windows_show(struct seq_file *m, void *v)
 			   (u64)window->nr_pages << PAGE_SHIFT,
 			   window->get_alias ? "callback" : "linear",
 			   !iosys_map_is_null(&window->map), window->has_pages);
-		for (attr = hmm_p2pdma_stat_attrs; *attr; attr++)
-			if (*attr != &fallback_no_window_attr.attr.attr)
+		for (attr = hmm_p2pdma_stat_attrs; *attr; attr++) {
+			unsigned int stat = to_hmm_stat_attr(*attr)->stat;
+
+			if (stat < HMM_NR_WINDOW_STATS &&
+			    *attr != &fallback_no_window_attr.attr.attr)
 				seq_printf(m, " %s=%lu", (*attr)->name,
-					   hmm_stat_sum(window->stats,
-							to_hmm_stat_attr(*attr)->stat));
+					   hmm_stat_sum(window->stats, stat));
+		}
 		seq_putc(m, '\n');
 	}
 	mutex_unlock(&hmm_windows_lock);

@@ -47,6 +47,7 @@ bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
 		   unsigned long nr_pages, bool fault, unsigned long *pfn);
 void hmm_alias_fallback(struct page *page, unsigned long addr,
 			unsigned long nr_pages, enum hmm_fallback reason);
+void hmm_alias_account(unsigned long nr_pages, bool mapped);
 #else
 static inline bool hmm_wants_alias(const struct hmm_range *range)
 {
@@ -65,6 +66,10 @@ static inline bool hmm_alias_pfn(const struct hmm_range *range,
 static inline void hmm_alias_fallback(struct page *page, unsigned long addr,
 				      unsigned long nr_pages,
 				      enum hmm_fallback reason)
+{
+}
+
+static inline void hmm_alias_account(unsigned long nr_pages, bool mapped)
 {
 }
 #endif

@@ -312,18 +312,19 @@ static int blk_io(struct hmm_blk_io *args)
 static long blk_fop_ioctl(struct file *file, unsigned int cmd,
 			  unsigned long arg)
 {
+	struct hmm_blk_io __user *user = (void __user *)arg;
 	struct hmm_blk_io args;
 	int err;
 
 	if (cmd != HMM_BLK_IO)
 		return -ENOTTY;
 
-	if (copy_from_user(&args, (void __user *)arg, sizeof(args)))
+	if (copy_from_user(&args, user, sizeof(args)))
 		return -EFAULT;
 
 	err = blk_io(&args);
 
-	if (copy_to_user((void __user *)arg, &args, sizeof(args)))
+	if (put_user(args.done, &user->done))
 		return -EFAULT;
 
 	return err;

@@ -153,25 +153,35 @@ void vsvm_svm_revoke(struct vsvm_file *vfile)
 	mutex_unlock(&vfile->lock);
 }
 
-static void remove_unmapped_ranges(struct vsvm_file *vfile)
+/* An invalidation finds a range until it is removed, and may list it until then. */
+static void remove_range(struct vsvm_file *vfile, struct vsvm_range *range)
 {
 	struct drm_gpusvm_ctx ctx = {};
+
+	drm_gpusvm_range_get(&range->base);
+	drm_gpusvm_unmap_pages(&vfile->svm, &range->pages, range_npages(range),
+			       &ctx);
+	drm_gpusvm_range_remove(&vfile->svm, &range->base);
+
+	spin_lock(&vfile->unmapped_lock);
+	list_del_init(&range->unmapped);
+	spin_unlock(&vfile->unmapped_lock);
+	drm_gpusvm_range_put(&range->base);
+}
+
+static void remove_unmapped_ranges(struct vsvm_file *vfile)
+{
 	struct vsvm_range *range;
 
 	for (;;) {
 		spin_lock(&vfile->unmapped_lock);
 		range = list_first_entry_or_null(&vfile->unmapped,
 						 struct vsvm_range, unmapped);
-		if (range)
-			list_del_init(&range->unmapped);
 		spin_unlock(&vfile->unmapped_lock);
 
 		if (!range)
 			return;
-
-		drm_gpusvm_unmap_pages(&vfile->svm, &range->pages,
-				       range_npages(range), &ctx);
-		drm_gpusvm_range_remove(&vfile->svm, &range->base);
+		remove_range(vfile, range);
 	}
 }
 
@@ -365,13 +375,13 @@ static struct vsvm_range *fault_range(struct vsvm_file *vfile,
 	struct drm_gpusvm *svm = &vfile->svm;
 	struct drm_gpusvm_range *base;
 	struct vsvm_range *range;
-	bool may_migrate, in_vram, on_peers, valid;
+	bool may_migrate, in_vram, on_peers, valid, anew = false;
 	int tries, err;
 
 	lockdep_assert_held(&vfile->lock);
 
 	remove_unmapped_ranges(vfile);
-
+again:
 	base = drm_gpusvm_range_find_or_insert(svm, addr, 0, TASK_SIZE, &ctx);
 	if (base == ERR_PTR(-EPERM) && !write) {
 		ctx.read_only = true;
@@ -412,6 +422,12 @@ static struct vsvm_range *fault_range(struct vsvm_file *vfile,
 		if (err == -EOPNOTSUPP) {
 			drm_gpusvm_range_evict(svm, base);
 			err = -EAGAIN;
+		}
+		if ((err == -EFAULT || err == -EPERM) && !anew) {
+			/* It may be of several mappings by now, not all alike */
+			remove_range(vfile, range);
+			anew = true;
+			goto again;
 		}
 		if (err)
 			return ERR_PTR(err);

@@ -4,6 +4,7 @@
  * reach it, and the copy engine that migrates pages.
  */
 #include <linux/dma-direct.h>
+#include <linux/error-injection.h>
 #include <linux/highmem.h>
 #include <linux/hmm_segment.h>
 #include <linux/iommu.h>
@@ -245,6 +246,7 @@ static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
 
 	return 0;
 }
+ALLOW_ERROR_INJECTION(copy_to_devmem, ERRNO);
 
 /* Or to other GPUs, over links. */
 static int copy_to_ram(struct page **pages, struct drm_pagemap_addr *addr,
@@ -268,6 +270,7 @@ static int copy_to_ram(struct page **pages, struct drm_pagemap_addr *addr,
 
 	return 0;
 }
+ALLOW_ERROR_INJECTION(copy_to_ram, ERRNO);
 
 static int populate_devmem_pfn(struct drm_pagemap_devmem *devmem,
 			       unsigned long npages, unsigned long *pfn)
@@ -280,6 +283,7 @@ static int populate_devmem_pfn(struct drm_pagemap_devmem *devmem,
 
 	return 0;
 }
+ALLOW_ERROR_INJECTION(populate_devmem_pfn, ERRNO);
 
 static void devmem_release(struct drm_pagemap_devmem *devmem)
 {
@@ -329,6 +333,7 @@ out:
 	drm_dev_exit(idx);
 	return err;
 }
+ALLOW_ERROR_INJECTION(vsvm_populate_mm, ERRNO);
 
 /* By way of drm_pagemap the GPU itself reaches its pages, and others over links. */
 static struct drm_pagemap_addr
@@ -374,6 +379,7 @@ static int vsvm_get_alias(struct drm_pagemap *dpagemap, struct page *page,
 		return -abs(callback_fault);
 	}
 }
+ALLOW_ERROR_INJECTION(vsvm_get_alias, ERRNO);
 
 /* The memory of the drm_pagemap is the device's. */
 static void vsvm_pagemap_destroy(struct drm_pagemap *dpagemap,
