@@ -160,6 +160,18 @@ TEST_F(dma, range_in_ram_and_in_vram)
 	EXPECT_EQ(-1, buffer_differs(&self->b));
 }
 
+/* Nobody but the device has written to it since it was last on disk. */
+TEST_F(dma, writes_to_a_clean_page)
+{
+	volatile uint8_t *page = self->a.mem + HUGE_PAGE + PAGE;
+
+	ASSERT_EQ(0, page_swap_out(page));
+	(void)*page;
+	COPY(&self->a, HUGE_PAGE + PAGE, &self->b, 100, PAGE);
+	ASSERT_EQ(0, page_swap_out(page));
+	EXPECT_EQ(-1, buffer_differs(&self->a));
+}
+
 TEST_F(dma, switched_off_the_memory_migrates)
 {
 	struct tally before, after;

@@ -12,6 +12,7 @@
 #include "kselftest_harness.h"
 
 #include "common.h"
+#include "machine.h"
 
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)
@@ -619,6 +620,20 @@ TEST_F(mm, writes_while_children_are_forked)
 	EXPECT_EQ(0, worker_stop(&worker));
 	EXPECT_EQ(0, err);
 	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+/* Nobody but the importer has written to it since it was last on disk. */
+TEST_F(mm, importer_writes_to_a_clean_page)
+{
+	struct bench *bench = &self->bench;
+	volatile uint8_t *page = bench->buf.mem + MIDDLE;
+
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	ASSERT_EQ(0, page_swap_out(page));
+	(void)*page;
+	ASSERT_EQ(0, bench_write_new(bench, MIDDLE, PAGE));
+	ASSERT_EQ(0, page_swap_out(page));
 	EXPECT_EQ(-1, buffer_differs(&bench->buf));
 }
 
