@@ -29,18 +29,16 @@
 /* How much longer things take on a kernel that checks itself. */
 int slowness(void);
 
-#undef TEST_HARNESS_MAIN
-#define TEST_HARNESS_MAIN						\
-	int main(int argc, char **argv)					\
-	{								\
-		struct __fixture_metadata *_f;				\
-		struct __test_metadata *_t;				\
+/* All tests have that much more time. */
+#define test_harness_run(argc, argv)	(scale_timeouts(), test_harness_run(argc, argv))
+#define scale_timeouts() ({						\
+	struct __fixture_metadata *_f;					\
+	struct __test_metadata *_t;					\
 									\
-		for (_f = __fixture_list; _f; _f = _f->next)		\
-			for (_t = _f->tests; _t; _t = _t->next)		\
-				_t->timeout *= slowness();		\
-		return test_harness_run(argc, argv);			\
-	}
+	for (_f = __fixture_list; _f; _f = _f->next)			\
+		for (_t = _f->tests; _t; _t = _t->next)			\
+			_t->timeout *= slowness();			\
+})
 
 #define ARRAY_LEN(a)	(sizeof(a) / sizeof((a)[0]))
 

@@ -313,6 +313,33 @@ void hmm_alias_fallback(struct page *page, unsigned long addr,
 	trace_hmm_alias_fallback(addr, nr_pages, reason);
 }
 
+void __hmm_alias_end(struct hmm_alias_cache *cache)
+{
+	hmm_stat_add(cache->window, HMM_STAT_ALIAS(cache->route), cache->found);
+	*cache = (struct hmm_alias_cache) { };
+}
+
+/*
+ * Note which PFNs a linear window shows, of those that are the pagemap's: they
+ * lead to it on their own. Pages that are traced have to come here, each.
+ */
+static void hmm_alias_remember(struct hmm_alias_cache *cache,
+			       const struct hmm_window *window,
+			       const struct dev_pagemap *pgmap)
+{
+	unsigned long first, last;
+
+	if (window->get_alias || pgmap->nr_range != 1 || trace_hmm_alias_enabled())
+		return;
+
+	first = max(window->first_pfn, PHYS_PFN(pgmap->range.start));
+	last = min(window->first_pfn + window->nr_pages - 1,
+		   PHYS_PFN(pgmap->range.end));
+	cache->first_pfn = first;
+	cache->nr_pages = last - first + 1;
+	cache->alias_pfn = PHYS_PFN(window->phys) + first - window->first_pfn;
+}
+
 /*
  * Find the alias of @nr_pages device-private pages, beginning with @page, that
  * are mapped at @addr. Where there is none, and @fault says that the pages are
@@ -341,6 +368,7 @@ bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
 	}
 
 	if (cache->window != window) {
+		hmm_alias_end(cache);
 		cache->route = hmm_window_route(window, range->client);
 		cache->window = window;
 	}
@@ -372,6 +400,7 @@ bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
 	*pfn = PHYS_PFN(window->phys) + offset;
 	hmm_stat_add(window, HMM_STAT_ALIAS(cache->route), nr_pages);
 	trace_hmm_alias(addr, *pfn, nr_pages, cache->route);
+	hmm_alias_remember(cache, window, page_pgmap(page));
 	return true;
 
 none:

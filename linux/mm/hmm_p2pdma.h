@@ -28,10 +28,18 @@ enum hmm_fallback {
 	HMM_NR_FALLBACKS,
 };
 
-/* The last window that a walk has seen, and how the client reaches it. */
+/*
+ * The last window that a walk has seen within an RCU section, and how the client
+ * reaches it. Of a linear one also where its pages show up, and how many have
+ * been found by that alone, which hmm_alias_end() counts.
+ */
 struct hmm_alias_cache {
 	struct hmm_window *window;
 	enum hmm_route route;
+	unsigned long first_pfn;
+	unsigned long nr_pages;
+	unsigned long alias_pfn;
+	unsigned long found;
 };
 
 #ifdef CONFIG_HMM_P2PDMA
@@ -48,6 +56,28 @@ bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
 void hmm_alias_fallback(struct page *page, unsigned long addr,
 			unsigned long nr_pages, enum hmm_fallback reason);
 void hmm_alias_account(unsigned long nr_pages, bool mapped);
+void __hmm_alias_end(struct hmm_alias_cache *cache);
+
+/* One more page of the window that the last one was in? */
+static inline bool hmm_alias_next(struct hmm_alias_cache *cache,
+				  unsigned long private_pfn, unsigned long *pfn)
+{
+	unsigned long offset = private_pfn - cache->first_pfn;
+
+	if (offset >= cache->nr_pages)
+		return false;
+
+	*pfn = cache->alias_pfn + offset;
+	cache->found++;
+	return true;
+}
+
+/* Before the RCU section ends in which hmm_alias_pfn() was called. */
+static inline void hmm_alias_end(struct hmm_alias_cache *cache)
+{
+	if (cache->window)
+		__hmm_alias_end(cache);
+}
 #else
 static inline bool hmm_wants_alias(const struct hmm_range *range)
 {
@@ -70,6 +100,16 @@ static inline void hmm_alias_fallback(struct page *page, unsigned long addr,
 }
 
 static inline void hmm_alias_account(unsigned long nr_pages, bool mapped)
+{
+}
+
+static inline bool hmm_alias_next(struct hmm_alias_cache *cache,
+				  unsigned long private_pfn, unsigned long *pfn)
+{
+	return false;
+}
+
+static inline void hmm_alias_end(struct hmm_alias_cache *cache)
 {
 }
 #endif
