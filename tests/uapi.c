@@ -504,6 +504,25 @@ TEST_F(uapi, read_only_memory_in_vram)
 	ASSERT_EQ(0, buffer_xor(&self->buf, self->gpu, 8, SIZE - 8));
 }
 
+/* Even if the GPU has had a mapping of all of it. */
+TEST_F(uapi, protection_of_other_pages_does_not_matter)
+{
+	uint8_t *mem = self->buf.mem;
+
+	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, SIZE));
+	ASSERT_EQ(0, mprotect(mem + PAGE, PAGE, PROT_NONE));
+	EXPECT_EQ(0, buffer_xor(&self->buf, self->gpu, 0, PAGE));
+	EXPECT_EFAULT(gpu_sum(self->gpu, mem, 2 * PAGE, &self->sum));
+
+	ASSERT_EQ(0, mprotect(mem + HUGE_PAGE, PAGE, PROT_READ));
+	EXPECT_EQ(0, gpu_sum(self->gpu, mem + SIZE - 8, 8, &self->sum));
+	EXPECT_EQ(0, buffer_xor(&self->buf, self->gpu, HUGE_PAGE + PAGE, PAGE));
+	EXPECT_EQ(-EACCES, gpu_fill(self->gpu, mem + HUGE_PAGE, PAGE, KEY));
+
+	ASSERT_EQ(0, mprotect(mem, SIZE, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+}
+
 TEST_F(uapi, copies_that_overlap)
 {
 	uint8_t *mem = self->buf.mem;
