@@ -1025,6 +1025,21 @@ TEST_F(o_direct, nonsense_is_refused)
 	close(file);
 }
 
+TEST_F(o_direct, argument_is_not_changed)
+{
+	struct hmm_blk_io io = {
+		.fd = self->fds[RW],
+		.addr = (uintptr_t)self->buf.mem,
+		.size = 3UL << 30,
+		.offset = END - PAGE,
+	};
+	struct hmm_blk_io want = io;
+
+	want.done = PAGE;
+	EXPECT_EQ(0, ioctl(self->blk, HMM_BLK_IO, &io));
+	EXPECT_EQ(0, memcmp(&io, &want, sizeof(io)));
+}
+
 /* The struct pages come with an allocator that user space can use as well. */
 
 static void p2pmem_path(char *path, size_t size, unsigned int index,
