@@ -106,6 +106,18 @@ FIXTURE_VARIANT_ADD(blk, huge) {
 	.has_pages = true,
 };
 
+FIXTURE_VARIANT_ADD(blk, callback_pages) {
+	.advice = MADV_NOHUGEPAGE,
+	.params = "p2p_pages=1 use_callback=1",
+	.has_pages = true,
+};
+
+FIXTURE_VARIANT_ADD(blk, callback_huge) {
+	.advice = MADV_HUGEPAGE,
+	.params = "p2p_pages=1 use_callback=1",
+	.has_pages = true,
+};
+
 FIXTURE_VARIANT_ADD(blk, pages_without_struct_pages) {
 	.advice = MADV_NOHUGEPAGE,
 	.params = "p2p_pages=0",
@@ -602,14 +614,32 @@ FIXTURE(blk_window) {
 
 FIXTURE_VARIANT(blk_window) {
 	int advice;
+	const char *params;
+	const char *reason;
 };
 
 FIXTURE_VARIANT_ADD(blk_window, pages) {
 	.advice = MADV_NOHUGEPAGE,
+	.params = "p2p_pages=1 window_mb=129",
+	.reason = "fallback_outside_window",
 };
 
 FIXTURE_VARIANT_ADD(blk_window, huge) {
 	.advice = MADV_HUGEPAGE,
+	.params = "p2p_pages=1 window_mb=129",
+	.reason = "fallback_outside_window",
+};
+
+FIXTURE_VARIANT_ADD(blk_window, callback_pages) {
+	.advice = MADV_NOHUGEPAGE,
+	.params = "p2p_pages=1 window_mb=129 use_callback=1",
+	.reason = "fallback_callback",
+};
+
+FIXTURE_VARIANT_ADD(blk_window, callback_huge) {
+	.advice = MADV_HUGEPAGE,
+	.params = "p2p_pages=1 window_mb=129 use_callback=1",
+	.reason = "fallback_callback",
 };
 
 FIXTURE_SETUP(blk_window)
@@ -618,7 +648,7 @@ FIXTURE_SETUP(blk_window)
 	uint64_t pages;
 	int i;
 
-	ASSERT_EQ(0, vsvm_load("p2p_pages=1 window_mb=129"));
+	ASSERT_EQ(0, vsvm_load(variant->params));
 	self->blk = blk_open();
 	ASSERT_LE(0, self->blk);
 	self->disk = open(DISK, O_RDWR | O_DIRECT | O_CLOEXEC);
@@ -658,13 +688,11 @@ static bool in_window(FIXTURE_DATA(blk_window) *self, size_t at)
 
 /* What is in the window stays where it is, and the rest migrates. */
 static void request_at_end(struct __test_metadata *_metadata,
-			   FIXTURE_DATA(blk_window) *self, uint32_t flags,
-			   size_t at)
+			   FIXTURE_DATA(blk_window) *self,
+			   const char *reason, uint32_t flags, size_t at)
 {
 	size_t first = at / HUGE_PAGE * HUGE_PAGE, pos;
 	uint64_t stay = 0, go = 0, fallback, evicted;
-	const char *reason = reachable() ? "fallback_outside_window" :
-					   "fallback_unreachable";
 
 	for (pos = first; pos < at + self->data.size; pos += HUGE_PAGE)
 		*(in_window(self, pos) ? &stay : &go) += HUGE_PAGE_NR;
@@ -684,6 +712,8 @@ static void request_at_end(struct __test_metadata *_metadata,
 
 TEST_F(blk_window, ends_in_the_middle_of_a_request)
 {
+	const char *reason = reachable() ? variant->reason :
+					   "fallback_unreachable";
 	struct buffer *data = &self->data;
 	size_t at = 0;
 
@@ -699,11 +729,11 @@ TEST_F(blk_window, ends_in_the_middle_of_a_request)
 
 	buffer_write(data, 0, data->size);
 	ASSERT_EQ(data->size, pwrite(self->disk, data->mem, data->size, SECTOR));
-	request_at_end(_metadata, self, 0, at);
+	request_at_end(_metadata, self, reason, 0, at);
 	EXPECT_EQ(-1, differs(self->all.mem + at, data->shadow, data->size));
 
 	ASSERT_EQ(0, gpu_xor(self->gpu[0], self->all.mem + at, data->size, ~0));
-	request_at_end(_metadata, self, HMM_BLK_WRITE, at);
+	request_at_end(_metadata, self, reason, HMM_BLK_WRITE, at);
 	ASSERT_EQ(data->size, pread(self->disk, data->mem, data->size, SECTOR));
 	EXPECT_EQ(-1, differs(self->all.mem + at, data->mem, data->size));
 	EXPECT_EQ(0xff, data->mem[0] ^ data->shadow[0]);
