@@ -311,7 +311,7 @@ int file_write(const char *path, const char *text)
 	return err;
 }
 
-static int vsvm_unload(void)
+int vsvm_unload(void)
 {
 	int tries = 100, err;
 

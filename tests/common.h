@@ -144,7 +144,9 @@ struct tally tally_read(const int *gpu);
 /* One write to a file of proc or sysfs. */
 int file_write(const char *path, const char *text);
 
-/* Load vsvm anew, with parameters. Nobody uses it. */
+/* Nobody uses vsvm, or not for much longer. */
+int vsvm_unload(void);
+/* Load it, anew if it is loaded, with parameters. */
 int vsvm_reload(const char *params);
 /* The same, unless it has just these already. */
 int vsvm_load(const char *params);

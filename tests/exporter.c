@@ -20,41 +20,6 @@
 #define DRIVER	"/sys/bus/pci/drivers/vsvm/"
 #define FAULT	"/sys/module/vsvm/parameters/callback_fault"
 
-static int module_unload(void)
-{
-	int tries = 100, err;
-
-	/* Address spaces, and what they use, go away with some delay. */
-	do {
-		err = syscall(SYS_delete_module, "vsvm", O_NONBLOCK) ?
-		      -errno : 0;
-	} while (err == -EAGAIN && tries-- && !usleep(50000));
-
-	return err == -ENOENT ? 0 : err;
-}
-
-/* modprobe finds our modules by what MODPROBE_OPTIONS says. */
-static int module_load(const char *params)
-{
-	char command[256];
-
-	snprintf(command, sizeof(command), "modprobe vsvm %s", params);
-	return system(command) ? -ENODEV : 0;
-}
-
-static int module_reload(const char *params)
-{
-	int err = module_unload();
-
-	return err ? err : module_load(params);
-}
-
-static void module_restore(void)
-{
-	if (module_reload(""))
-		printf("# vsvm is not as it was\n");
-}
-
 /* Exporters that give no aliases: all is as if we had never been here. */
 
 static const char * const fallbacks[] = {
@@ -100,7 +65,7 @@ FIXTURE_SETUP(no_alias)
 {
 	unsigned int i;
 
-	ASSERT_EQ(0, module_reload(variant->params));
+	ASSERT_EQ(0, vsvm_reload(variant->params));
 	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
 	self->evicted = pages_evicted(self->bench.gpu);
 	self->aliases = stat_read("alias_cpu");
@@ -162,7 +127,7 @@ FIXTURE_SETUP(partial_window)
 	uint64_t pages;
 	size_t pos;
 
-	ASSERT_EQ(0, module_reload("window_mb=128"));
+	ASSERT_EQ(0, vsvm_reload("window_mb=128"));
 	ASSERT_EQ(0, bench_init(bench, SIZE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, gpu_info(bench->gpu, &self->info));
 	if (self->info.window_size == self->info.vram_size)
@@ -242,7 +207,7 @@ FIXTURE_VARIANT_ADD(callback, huge) {
 
 FIXTURE_SETUP(callback)
 {
-	ASSERT_EQ(0, module_reload("use_callback=1"));
+	ASSERT_EQ(0, vsvm_reload("use_callback=1"));
 	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
 	self->evicted = pages_evicted(self->bench.gpu);
 	self->aliases = stat_read("alias_cpu");
@@ -301,7 +266,7 @@ FIXTURE_VARIANT_ADD(removal, huge) {
 
 FIXTURE_SETUP(removal)
 {
-	ASSERT_EQ(0, module_reload(""));
+	ASSERT_EQ(0, vsvm_reload(""));
 	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
 	ASSERT_EQ(0, gpu_pci_address(self->bench.gpu, self->pci,
 				     sizeof(self->pci)));
@@ -618,7 +583,7 @@ TEST_F(removal, not_of_a_module_with_a_file_of_no_device)
 	close(self->bench.gpu);
 	EXPECT_EQ(-EAGAIN, module_try_unload());
 	close(old);
-	EXPECT_EQ(0, module_reload(""));
+	EXPECT_EQ(0, vsvm_reload(""));
 	self->bench.gpu = gpu_open(0);
 }
 
@@ -642,9 +607,9 @@ TEST_F(removal, of_a_module_that_comes_back)
 	for (i = 0; i < 2; i++) {
 		ASSERT_EQ(0, gpu_to_ram(bench->gpu, bench->buf.mem, SIZE));
 		close(bench->gpu);
-		ASSERT_EQ(0, module_unload());
+		ASSERT_EQ(0, vsvm_unload());
 		EXPECT_EQ(-1, bench_differs(bench));
-		ASSERT_EQ(0, module_load(""));
+		ASSERT_EQ(0, vsvm_reload(""));
 		bench->gpu = gpu_open(0);
 
 		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
@@ -656,6 +621,6 @@ TEST_F(removal, of_a_module_that_comes_back)
 
 int main(int argc, char **argv)
 {
-	atexit(module_restore);
+	atexit(vsvm_restore);
 	return test_harness_run(argc, argv);
 }
