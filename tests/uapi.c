@@ -189,6 +189,43 @@ TEST_F(uapi, prefetch_there_and_back)
 	EXPECT_TRUE(page_is_present(self->buf.mem + SIZE - PAGE));
 }
 
+#define FAIL	"/sys/kernel/debug/fail_page_alloc/"
+
+/* RAM has no huge page left, or so it seems. */
+static int fail_huge_pages(bool fail)
+{
+	int err = file_write(FAIL "min-order", "9");
+
+	if (!err)
+		err = file_write(FAIL "times", "-1");
+	if (!err)
+		err = file_write(FAIL "ignore-gfp-wait", "0");
+	if (!err)
+		err = file_write(FAIL "ignore-gfp-highmem", "0");
+	return err ? err : file_write(FAIL "probability", fail ? "100" : "0");
+}
+
+static int sees_what_it_should(void *arg)
+{
+	return buffer_differs(arg) != -1;
+}
+
+TEST_F(uapi, huge_page_of_two_processes_returns_in_pieces)
+{
+	struct child child;
+
+	if (fail_huge_pages(false))
+		SKIP(return, "no fail_page_alloc: needs DEBUG=1");
+	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, SIZE));
+	ASSERT_EQ(PAGES, huge_pages_in_vram(self->gpu, self->buf.mem, SIZE));
+	ASSERT_EQ(0, child_fork(&child, sees_what_it_should, &self->buf));
+	ASSERT_EQ(0, fail_huge_pages(true));
+	EXPECT_EQ(-1, buffer_differs(&self->buf));
+	EXPECT_EQ(0, child_do(&child));
+	EXPECT_EQ(0, fail_huge_pages(false));
+	EXPECT_EQ(0, child_end(&child));
+}
+
 TEST_F(uapi, prefetch_of_what_was_never_touched)
 {
 	struct buffer hole;
