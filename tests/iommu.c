@@ -34,7 +34,7 @@ TEST(nothing_has_been_stopped_since_boot)
 		SKIP(return, "no IOMMU");
 
 	/* All of the log: what the kernel has in memory may have wrapped. */
-	snprintf(path, sizeof(path), "%s/console.log", getenv("LAB_BUILD"));
+	snprintf(path, sizeof(path), "%s", getenv("LAB_CONSOLE"));
 	file = fopen(path, "r");
 	ASSERT_NE(NULL, file);
 	while (fgets(line, sizeof(line), file)) {
