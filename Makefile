@@ -44,8 +44,11 @@ endif
 test: ready ## Build all, boot, and run the tests
 	@lab/test
 
-bench: ready ## Build all, boot, and measure what a disk gains
-	@VSVM=p2p_pages=1 lab/run 'bench-nvme $$LAB_BUILD/bench.json'
+bench: ready ## Build all and Linux without it, measure, make build/bench.html
+	@UNPATCHED=1 lab/graft
+	@UNPATCHED=1 lab/build
+	@UNPATCHED=1 lab/programs
+	@lab/bench
 
 shell: ready ## Boot to a shell; CMD='...' runs that and exits
 	@if [ -n "$$CMD" ]; then lab/run "$$CMD"; else lab/run; fi

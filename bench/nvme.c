@@ -3,7 +3,7 @@
  * How fast a disk gets its contents into VRAM: straight there, through hmm_blk,
  * or with read() into RAM and a migration, the only way that Linux has today. A
  * third figure, the read() alone, tells what the disk can do. The ways take
- * turns, and the GPU checks in VRAM what has come of each.
+ * turns, and the GPU checks in VRAM what has come of each. Figures go to stdout.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,13 +15,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <linux/hmm_blk.h>
 
 #include "content.h"
+#include "figures.h"
 #include "gpu.h"
 
 #define DISK	"/dev/nvme0n1"
@@ -29,18 +29,9 @@
 #define SIZE	(64 * MIB)
 #define ROUNDS	9
 
-#define GOAL	2.0	/* times the read and migration */
-
 enum way { DIRECT, MIGRATE, READ, NR_WAYS };
 
-static const struct {
-	const char *key;
-	const char *label;
-} ways[NR_WAYS] = {
-	[DIRECT]	= { "direct", "from disk to VRAM, directly" },
-	[MIGRATE]	= { "migrate", "read() into RAM, then migrate" },
-	[READ]		= { "read", "the read() alone" },
-};
+static const char * const way_names[NR_WAYS] = { "p2pdma", "off", "ram" };
 
 static __attribute__((noreturn, format(printf, 1, 2)))
 void die(const char *format, ...)
@@ -135,7 +126,7 @@ static double measure(enum way way, int gpu, int blk, int disk, uint8_t *buf,
 		    (uint64_t)(after.pages_to_ram - before.pages_to_ram));
 	check("sum", gpu_sum(gpu, buf, SIZE, &sum));
 	if (sum != expected)
-		die("%s: wrong data", ways[way].label);
+		die("%s: wrong data", way_names[way]);
 
 	return start;
 }
@@ -147,44 +138,12 @@ static int compare(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-static void json(const char *file, double rate[NR_WAYS][ROUNDS])
+int main(void)
 {
-	const char *accel = getenv("LAB_ACCEL"), *topology = getenv("TOPOLOGY");
-	FILE *out = fopen(file, "w");
-	time_t t = time(NULL);
-	struct utsname uts;
-	char date[32];
-	int way;
-
-	if (!out)
-		die("%s: %s", file, strerror(errno));
-
-	uname(&uts);
-	strftime(date, sizeof(date), "%FT%TZ", gmtime(&t));
-	fprintf(out, "{\n  \"date\": \"%s\",\n  \"kernel\": \"%s\",\n  \"accel\": \"%s\",\n  \"cpus\": %ld,\n  \"topology\": \"%s\",\n",
-		date, uts.release, accel ? accel : "", sysconf(_SC_NPROCESSORS_ONLN),
-		topology ? topology : "");
-	fprintf(out, "  \"nvme_to_vram\": {\n    \"bytes\": %zu,\n    \"rounds\": %d,\n",
-		SIZE, ROUNDS);
-	for (way = 0; way < NR_WAYS; way++)
-		fprintf(out, "    \"%s_mib_per_s\": { \"min\": %.1f, \"median\": %.1f, \"max\": %.1f },\n",
-			ways[way].key, rate[way][0], rate[way][ROUNDS / 2],
-			rate[way][ROUNDS - 1]);
-	fprintf(out, "    \"direct_over_migrate\": %.2f\n  }\n}\n",
-		rate[DIRECT][ROUNDS / 2] / rate[MIGRATE][ROUNDS / 2]);
-	if (fclose(out))
-		die("%s: %s", file, strerror(errno));
-}
-
-int main(int argc, char **argv)
-{
-	double rate[NR_WAYS][ROUNDS], ratio;
+	double rate[NR_WAYS][ROUNDS];
 	int gpu, blk, disk, round, way;
 	uint64_t expected;
 	uint8_t *buf;
-
-	if (argc > 2)
-		die("usage: bench-nvme [JSON-FILE]");
 
 	gpu = gpu_open(0);
 	blk = open("/dev/hmm_blk", O_RDWR | O_CLOEXEC);
@@ -208,19 +167,10 @@ int main(int argc, char **argv)
 			rate[way][round] = SIZE / MIB /
 				measure(way, gpu, blk, disk, buf, expected);
 
-	printf("%zu MiB from an NVMe disk, %d rounds    MiB/s:    min  median     max\n",
-	       SIZE / MIB, ROUNDS);
 	for (way = 0; way < NR_WAYS; way++) {
 		qsort(rate[way], ROUNDS, sizeof(rate[way][0]), compare);
-		printf("  %-40s %10.1f %7.1f %7.1f\n", ways[way].label, rate[way][0],
-		       rate[way][ROUNDS / 2], rate[way][ROUNDS - 1]);
+		figure("disk to VRAM", "64 MiB", way_names[way], "MiB/s",
+		       rate[way][ROUNDS / 2]);
 	}
-	ratio = rate[DIRECT][ROUNDS / 2] / rate[MIGRATE][ROUNDS / 2];
-	printf("  directly, it is %.2f times as fast as with a migration\n", ratio);
-	if (ratio < GOAL)
-		printf("warning: the goal is %.1f times\n", GOAL);
-
-	if (argc == 2)
-		json(argv[1], rate);
 	return 0;
 }

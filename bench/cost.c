@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What HMM costs an importer for each page, by kind of page, in instructions: to
+ * be run with ICOUNT=1, on the patched kernel and on the unpatched one.
+ *
+ * A figure is the cost of twice as many pages less that of the pages, so that
+ * what is there once drops out; of a few runs the cheapest, which no interrupt
+ * has been part of. Figures go to stdout, one a line, see figures.h.
+ */
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <test_hmm_uapi.h>
+
+#include "cost/hmm_cost.h"
+#include "figures.h"
+#include "gpu.h"
+#include "p2pdma.h"
+
+#define HUGE_SIZE	(2UL << 20)
+#define SIZE		(2 * HUGE_SIZE)
+#define RUNS		5
+#define LOOP		1000000
+
+/* RAM; pages of test_hmm, which both kernels have; pages of vsvm */
+enum memory { IN_RAM, IN_TEST_HMM, IN_VRAM };
+
+struct kind {
+	const char *name;
+	enum memory memory;
+	bool huge;
+	bool owner;	/* the importer is the pages' */
+	bool client;
+	enum { PAGES, PRIVATE, ALIASES } expected;
+};
+
+static const struct kind kinds[] = {
+	{ "ordinary", IN_RAM, .expected = PAGES },
+	{ "ordinary, client", IN_RAM, .client = true, .expected = PAGES },
+	{ "ordinary, huge", IN_RAM, .huge = true, .expected = PAGES },
+	{ "private, owner", IN_TEST_HMM, .owner = true, .expected = PRIVATE },
+	{ "private, owner, huge", IN_VRAM, .huge = true, .owner = true,
+	  .expected = PRIVATE },
+	{ "alias", IN_VRAM, .client = true, .expected = ALIASES },
+	{ "alias, huge", IN_VRAM, .huge = true, .client = true,
+	  .expected = ALIASES },
+	{ "migrated, test_hmm", IN_TEST_HMM, .expected = PAGES },
+	{ "migrated", IN_VRAM, .expected = PAGES },
+	{ "migrated, huge", IN_VRAM, .huge = true, .expected = PAGES },
+};
+
+static int cost, gpu, test_hmm;
+
+static char *map_memory(size_t size, bool huge)
+{
+	char *p = mmap(NULL, size + HUGE_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *start = (char *)(((uintptr_t)p + HUGE_SIZE - 1) & -HUGE_SIZE);
+
+	if (p == MAP_FAILED)
+		err(EXIT_FAILURE, "memory");
+	munmap(p, start - p);
+	munmap(start + size, p + HUGE_SIZE - start);
+	if (madvise(start, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
+		err(EXIT_FAILURE, "madvise");
+	memset(start, 1, size);
+	return start;
+}
+
+static void migrate(char *p, size_t size, enum memory memory)
+{
+	struct hmm_dmirror_cmd cmd = {
+		.addr = (uintptr_t)p,
+		.npages = size / getpagesize(),
+	};
+	uint64_t pages = cmd.npages;
+
+	if (memory == IN_TEST_HMM) {
+		cmd.ptr = (uintptr_t)malloc(size);
+		if (ioctl(test_hmm, HMM_DMIRROR_MIGRATE_TO_DEV, &cmd))
+			err(EXIT_FAILURE, "migration to test_hmm");
+		free((void *)(uintptr_t)cmd.ptr);
+	} else if (memory == IN_VRAM && gpu_to_vram(gpu, p, size, &pages)) {
+		errx(EXIT_FAILURE, "migration to VRAM");
+	}
+	if (pages != cmd.npages)
+		errx(EXIT_FAILURE, "only %" PRIu64 " pages went to VRAM", pages);
+}
+
+/* Of a device-private page, too: its entry holds a type, in 5 bits, before it */
+static uint64_t pfn_of(const char *p)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry;
+
+	if (pread(fd, &entry, sizeof(entry),
+		  (uintptr_t)p / getpagesize() * sizeof(entry)) != sizeof(entry))
+		err(EXIT_FAILURE, "pagemap");
+	close(fd);
+	return (entry & ((1ULL << 55) - 1)) >> 5;
+}
+
+/* All pages were of the kind that they should be, or the figures mean nothing. */
+static void check(const struct kind *kind, const struct hmm_cost_run *run)
+{
+	uint64_t n = run->size / getpagesize();
+	bool huge = kind->huge && kind->expected != PAGES;
+
+	if (run->aliases != (kind->expected == ALIASES ? n : 0) ||
+	    run->private != (kind->expected == PRIVATE ? n : 0) ||
+	    (huge && run->huge != n) || (!kind->huge && run->huge))
+		errx(EXIT_FAILURE, "%s: of %" PRIu64 " pages %llu were aliases, %llu private, %llu huge",
+		     kind->name, n, run->aliases, run->private, run->huge);
+}
+
+static struct hmm_cost_run run_once(const struct kind *kind, size_t size,
+				    bool dma)
+{
+	struct hmm_cost_run run = { .size = size };
+	char *p = map_memory(size, kind->huge);
+
+	migrate(p, size, kind->memory);
+	run.addr = (uintptr_t)p;
+	if (kind->client)
+		run.flags |= HMM_COST_CLIENT;
+	if (dma)
+		run.flags |= HMM_COST_DMA;
+	if (kind->owner)
+		run.owner_pfn = pfn_of(p);
+	if (ioctl(cost, HMM_COST_RUN, &run))
+		err(EXIT_FAILURE, "%s: /dev/hmm_cost", kind->name);
+
+	munmap(p, size);
+	check(kind, &run);
+	return run;
+}
+
+static void keep_less(__u64 *least, __u64 value)
+{
+	if (!*least || value < *least)
+		*least = value;
+}
+
+static struct hmm_cost_run cheapest(const struct kind *kind, size_t size,
+				    bool dma)
+{
+	struct hmm_cost_run best = { .size = size }, run;
+	int i;
+
+	for (i = 0; i < RUNS; i++) {
+		run = run_once(kind, size, dma);
+		keep_less(&best.fault, run.fault);
+		keep_less(&best.map, run.map);
+		keep_less(&best.unmap, run.unmap);
+		best.bus = run.bus;
+	}
+	return best;
+}
+
+static double slope(__u64 one, __u64 two)
+{
+	return (double)(int64_t)(two - one) / (SIZE / getpagesize());
+}
+
+static bool exists(const struct kind *kind)
+{
+	return kind->memory == IN_RAM ? !kind->client || gpu >= 0 :
+	       kind->memory == IN_VRAM ? gpu >= 0 : test_hmm >= 0;
+}
+
+static void faults(const char *mode, bool aliases)
+{
+	struct hmm_cost_run one, two;
+	const struct kind *kind;
+
+	for (kind = kinds; kind < kinds + sizeof(kinds) / sizeof(*kinds); kind++) {
+		if (!exists(kind) || (kind->expected == ALIASES && !aliases))
+			continue;
+		one = cheapest(kind, SIZE, false);
+		two = cheapest(kind, 2 * SIZE, false);
+		figure("fault", kind->name, mode, "instructions/page",
+		       slope(one.fault, two.fault));
+	}
+}
+
+/* On this topology, to which the peer's mapping is due */
+static void maps(const struct kind *kind, const char *mode)
+{
+	struct hmm_cost_run one = cheapest(kind, SIZE, true);
+	struct hmm_cost_run two = cheapest(kind, 2 * SIZE, true);
+	const char *topology = getenv("TOPOLOGY");
+	char name[64];
+
+	if (two.bus && two.bus != 2 * SIZE / getpagesize())
+		errx(EXIT_FAILURE, "some pages were mapped by bus address, some not");
+
+	snprintf(name, sizeof(name), "%s, %s", kind->name,
+		 topology ? topology : "?");
+	figure("map", name, mode, "instructions/page", slope(one.map, two.map));
+	figure("invalidate", name, mode, "instructions/page",
+	       slope(one.unmap, two.unmap));
+}
+
+static void calibrate(void)
+{
+	__u64 n = LOOP, ticks;
+
+	ticks = n;
+	if (ioctl(cost, HMM_COST_CALIBRATE, &ticks))
+		err(EXIT_FAILURE, "/dev/hmm_cost");
+	if (ticks < n || ticks > n + n / 20)
+		errx(EXIT_FAILURE, "a loop of %d instructions took %llu ticks: boot with ICOUNT=1",
+		     LOOP, ticks);
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+	int enabled;
+
+	cost = open("/dev/hmm_cost", O_RDWR | O_CLOEXEC);
+	if (cost < 0)
+		err(EXIT_FAILURE, "/dev/hmm_cost");
+	test_hmm = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+	gpu = gpu_open(0);
+	calibrate();
+
+	if (p2pdma_enabled(&enabled)) {
+		if (!strcmp(what, "fault"))
+			faults("unpatched", false);
+		else
+			maps(&kinds[0], "unpatched");
+	} else if (!strcmp(what, "fault")) {
+		p2pdma_enable(false);
+		faults("off", false);
+		p2pdma_enable(true);
+		faults("on", true);
+		p2pdma_enable(enabled);
+	} else if (!strcmp(what, "callback")) {
+		/* vsvm was loaded with use_callback=1 */
+		struct kind kind = kinds[5];
+		struct hmm_cost_run one, two;
+
+		kind.name = "alias, callback";
+		one = cheapest(&kind, SIZE, false);
+		two = cheapest(&kind, 2 * SIZE, false);
+		figure("fault", kind.name, "on", "instructions/page",
+		       slope(one.fault, two.fault));
+	} else {
+		maps(&kinds[0], "on");
+		maps(&kinds[5], "on");
+	}
+	return 0;
+}
