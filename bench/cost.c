@@ -6,6 +6,10 @@
  * A figure is the cost of twice as many pages less that of the pages, so that
  * what is there once drops out; of a few runs the cheapest, which no interrupt
  * has been part of. Figures go to stdout, one a line, see figures.h.
+ *
+ *   fault      hmm_range_fault(), all kinds of pages
+ *   callback   the same, of aliases; vsvm was loaded with use_callback=1
+ *   map        hmm_dma_map_pfn() and invalidation, on this topology
  */
 #include <err.h>
 #include <errno.h>
@@ -61,6 +65,15 @@ static const struct kind kinds[] = {
 
 static int cost, gpu, test_hmm;
 
+static const struct kind *kind_named(const char *name)
+{
+	const struct kind *kind = kinds;
+
+	while (strcmp(kind->name, name))
+		kind++;
+	return kind;
+}
+
 static char *map_memory(size_t size, bool huge)
 {
 	char *p = mmap(NULL, size + HUGE_SIZE, PROT_READ | PROT_WRITE,
@@ -114,7 +127,8 @@ static uint64_t pfn_of(const char *p)
 static void check(const struct kind *kind, const struct hmm_cost_run *run)
 {
 	uint64_t n = run->size / getpagesize();
-	bool huge = kind->huge && kind->expected != PAGES;
+	bool huge = kind->huge && kind->expected != PAGES &&
+		    !(run->size % HUGE_SIZE);
 
 	if (run->aliases != (kind->expected == ALIASES ? n : 0) ||
 	    run->private != (kind->expected == PRIVATE ? n : 0) ||
@@ -123,13 +137,14 @@ static void check(const struct kind *kind, const struct hmm_cost_run *run)
 		     kind->name, n, run->aliases, run->private, run->huge);
 }
 
+/* Of a mapping that is always of the same size, the first @size bytes */
 static struct hmm_cost_run run_once(const struct kind *kind, size_t size,
 				    bool dma)
 {
 	struct hmm_cost_run run = { .size = size };
-	char *p = map_memory(size, kind->huge);
+	char *p = map_memory(2 * SIZE, kind->huge);
 
-	migrate(p, size, kind->memory);
+	migrate(p, 2 * SIZE, kind->memory);
 	run.addr = (uintptr_t)p;
 	if (kind->client)
 		run.flags |= HMM_COST_CLIENT;
@@ -140,7 +155,7 @@ static struct hmm_cost_run run_once(const struct kind *kind, size_t size,
 	if (ioctl(cost, HMM_COST_RUN, &run))
 		err(EXIT_FAILURE, "%s: /dev/hmm_cost", kind->name);
 
-	munmap(p, size);
+	munmap(p, 2 * SIZE);
 	check(kind, &run);
 	return run;
 }
@@ -178,22 +193,39 @@ static bool exists(const struct kind *kind)
 	       kind->memory == IN_VRAM ? gpu >= 0 : test_hmm >= 0;
 }
 
-static void faults(const char *mode, bool aliases)
+static void fault(const struct kind *kind, const char *name, const char *mode)
 {
-	struct hmm_cost_run one, two;
-	const struct kind *kind;
+	struct hmm_cost_run one = cheapest(kind, SIZE, false);
+	struct hmm_cost_run two = cheapest(kind, 2 * SIZE, false);
 
-	for (kind = kinds; kind < kinds + sizeof(kinds) / sizeof(*kinds); kind++) {
-		if (!exists(kind) || (kind->expected == ALIASES && !aliases))
-			continue;
-		one = cheapest(kind, SIZE, false);
-		two = cheapest(kind, 2 * SIZE, false);
-		figure("fault", kind->name, mode, "instructions/page",
-		       slope(one.fault, two.fault));
-	}
+	figure("fault", name, mode, "instructions/page",
+	       slope(one.fault, two.fault));
 }
 
-/* On this topology, to which the peer's mapping is due */
+static void faults(const char *mode, bool aliases)
+{
+	const struct kind *kind;
+
+	for (kind = kinds; kind < kinds + sizeof(kinds) / sizeof(*kinds); kind++)
+		if (exists(kind) && (aliases || kind->expected != ALIASES))
+			fault(kind, kind->name, mode);
+}
+
+/*
+ * What it takes to resolve a huge page, without the writing of its 512 entries:
+ * the cost of half a page more tells what entries cost, that of a page more both.
+ */
+static void resolved(const struct kind *kind, const char *name)
+{
+	__u64 half = cheapest(kind, HUGE_SIZE / 2, false).fault;
+	__u64 one = cheapest(kind, HUGE_SIZE, false).fault;
+	__u64 two = cheapest(kind, 2 * HUGE_SIZE, false).fault;
+
+	figure("fault", name, "on", "instructions/page",
+	       ((double)(two - one) - 2.0 * (one - half)) /
+	       (HUGE_SIZE / getpagesize()));
+}
+
 static void maps(const struct kind *kind, const char *mode)
 {
 	struct hmm_cost_run one = cheapest(kind, SIZE, true);
@@ -239,26 +271,19 @@ int main(int argc, char **argv)
 		if (!strcmp(what, "fault"))
 			faults("unpatched", false);
 		else
-			maps(&kinds[0], "unpatched");
+			maps(kind_named("ordinary"), "unpatched");
 	} else if (!strcmp(what, "fault")) {
 		p2pdma_enable(false);
 		faults("off", false);
 		p2pdma_enable(true);
 		faults("on", true);
+		resolved(kind_named("alias, huge"), "alias, huge, resolved");
 		p2pdma_enable(enabled);
 	} else if (!strcmp(what, "callback")) {
-		/* vsvm was loaded with use_callback=1 */
-		struct kind kind = kinds[5];
-		struct hmm_cost_run one, two;
-
-		kind.name = "alias, callback";
-		one = cheapest(&kind, SIZE, false);
-		two = cheapest(&kind, 2 * SIZE, false);
-		figure("fault", kind.name, "on", "instructions/page",
-		       slope(one.fault, two.fault));
+		fault(kind_named("alias"), "alias, callback", "on");
 	} else {
-		maps(&kinds[0], "on");
-		maps(&kinds[5], "on");
+		maps(kind_named("ordinary"), "on");
+		maps(kind_named("alias"), "on");
 	}
 	return 0;
 }
