@@ -31,6 +31,7 @@
 #include "gpu.h"
 #include "p2pdma.h"
 
+#define TEST_HMM	"/dev/hmm_dmirror0"
 #define HUGE_SIZE	(2UL << 20)
 #define SIZE		(2 * HUGE_SIZE)
 #define RUNS		5
@@ -63,7 +64,8 @@ static const struct kind kinds[] = {
 	{ "migrated, huge", IN_VRAM, .huge = true, .expected = PAGES },
 };
 
-static int cost, gpu, test_hmm;
+static int cost;
+static bool have_gpu, have_test_hmm;
 
 static const struct kind *kind_named(const char *name)
 {
@@ -90,24 +92,33 @@ static char *map_memory(size_t size, bool huge)
 	return start;
 }
 
-static void migrate(char *p, size_t size, enum memory memory)
+/*
+ * Returns a file of the driver, which watches the process as long as it is open:
+ * not while pages of others are measured.
+ */
+static int migrate(char *p, size_t size, enum memory memory)
 {
 	struct hmm_dmirror_cmd cmd = {
 		.addr = (uintptr_t)p,
 		.npages = size / getpagesize(),
 	};
 	uint64_t pages = cmd.npages;
+	int fd = -1;
 
 	if (memory == IN_TEST_HMM) {
+		fd = open(TEST_HMM, O_RDWR | O_CLOEXEC);
 		cmd.ptr = (uintptr_t)malloc(size);
-		if (ioctl(test_hmm, HMM_DMIRROR_MIGRATE_TO_DEV, &cmd))
+		if (ioctl(fd, HMM_DMIRROR_MIGRATE_TO_DEV, &cmd))
 			err(EXIT_FAILURE, "migration to test_hmm");
 		free((void *)(uintptr_t)cmd.ptr);
-	} else if (memory == IN_VRAM && gpu_to_vram(gpu, p, size, &pages)) {
-		errx(EXIT_FAILURE, "migration to VRAM");
+	} else if (memory == IN_VRAM) {
+		fd = gpu_open(0);
+		if (gpu_to_vram(fd, p, size, &pages))
+			errx(EXIT_FAILURE, "migration to VRAM");
 	}
 	if (pages != cmd.npages)
 		errx(EXIT_FAILURE, "only %" PRIu64 " pages went to VRAM", pages);
+	return fd;
 }
 
 /* Of a device-private page, too: its entry holds a type, in 5 bits, before it */
@@ -143,8 +154,8 @@ static struct hmm_cost_run run_once(const struct kind *kind, size_t size,
 {
 	struct hmm_cost_run run = { .size = size };
 	char *p = map_memory(2 * SIZE, kind->huge);
+	int fd = migrate(p, 2 * SIZE, kind->memory);
 
-	migrate(p, 2 * SIZE, kind->memory);
 	run.addr = (uintptr_t)p;
 	if (kind->client)
 		run.flags |= HMM_COST_CLIENT;
@@ -156,6 +167,7 @@ static struct hmm_cost_run run_once(const struct kind *kind, size_t size,
 		err(EXIT_FAILURE, "%s: /dev/hmm_cost", kind->name);
 
 	munmap(p, 2 * SIZE);
+	close(fd);
 	check(kind, &run);
 	return run;
 }
@@ -189,8 +201,8 @@ static double slope(__u64 one, __u64 two)
 
 static bool exists(const struct kind *kind)
 {
-	return kind->memory == IN_RAM ? !kind->client || gpu >= 0 :
-	       kind->memory == IN_VRAM ? gpu >= 0 : test_hmm >= 0;
+	return kind->memory == IN_TEST_HMM ? have_test_hmm :
+	       have_gpu || (kind->memory == IN_RAM && !kind->client);
 }
 
 static void fault(const struct kind *kind, const char *name, const char *mode)
@@ -258,13 +270,15 @@ static void calibrate(void)
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
-	int enabled;
+	int gpu, enabled;
 
 	cost = open("/dev/hmm_cost", O_RDWR | O_CLOEXEC);
 	if (cost < 0)
 		err(EXIT_FAILURE, "/dev/hmm_cost");
-	test_hmm = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+	have_test_hmm = !access(TEST_HMM, F_OK);
 	gpu = gpu_open(0);
+	have_gpu = gpu >= 0;
+	close(gpu);
 	calibrate();
 
 	if (p2pdma_enabled(&enabled)) {

@@ -328,9 +328,11 @@ static void ranges(void)
 
 	must(rdma_open(&r), "RDMA device");
 	must(gpu_counters(gpu, &c), "GPU counters");
-	for (huge = 1; huge >= 0; huge--)
-		for (size = 4 * MIB; size <= c.vram_free; size *= 2)
+	for (huge = 1; huge >= 0; huge--) {
+		for (size = 4 * MIB; size < c.vram_free; size *= 4)
 			measure_range(gpu, &r, size, huge);
+		measure_range(gpu, &r, c.vram_free, huge);
+	}
 	rdma_close(&r);
 }
 
