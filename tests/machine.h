@@ -385,6 +385,23 @@ static inline int edu_copy(int edu, void *dst, const void *src, size_t size)
 	return copy.copied == size ? 0 : -EIO;
 }
 
+/* Through hmm_blk: the disk reads into memory, or writes from it. */
+static inline int disk_transfer(int blk, int disk, void *mem, uint64_t pos,
+				size_t size, bool write)
+{
+	struct hmm_blk_io io = {
+		.fd = disk,
+		.flags = write ? HMM_BLK_WRITE : 0,
+		.addr = (uintptr_t)mem,
+		.size = size,
+		.offset = pos,
+	};
+
+	if (ioctl(blk, HMM_BLK_IO, &io))
+		return -errno;
+	return io.done == size ? 0 : -ENODATA;
+}
+
 /* edu's registers, in BAR 0 */
 #define EDU_DMA_SRC		0x80
 #define EDU_DMA_DST		0x88

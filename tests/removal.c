@@ -256,17 +256,7 @@ static int disk_open(void)
 static int disk_io(struct user *user, void *mem, uint64_t pos, size_t size,
 		   bool write)
 {
-	struct hmm_blk_io io = {
-		.fd = user->disk,
-		.flags = write ? HMM_BLK_WRITE : 0,
-		.addr = (uintptr_t)mem,
-		.size = size,
-		.offset = pos,
-	};
-
-	if (ioctl(user->dev, HMM_BLK_IO, &io))
-		return -errno;
-	return io.done == size ? 0 : -ENODATA;
+	return disk_transfer(user->dev, user->disk, mem, pos, size, write);
 }
 
 /* Rounds write to VRAM and read it in turn, everywhere in the course of time. */

@@ -252,7 +252,7 @@ struct ibv_mr *rdma_reg_odp(struct rdma *r, void *addr, size_t size)
  * rdma-core 58: the kernel's own interface.
  */
 static int advise_mr(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
-		     struct ibv_sge *sge)
+		     uint32_t flags, struct ibv_sge *sge)
 {
 	struct ib_uverbs_sge element = {
 		.addr = sge->addr,
@@ -284,7 +284,7 @@ static int advise_mr(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
 				.attr_id = UVERBS_ATTR_ADVISE_MR_FLAGS,
 				.flags = UVERBS_ATTR_F_MANDATORY,
 				.len = sizeof(uint64_t),
-				.data = IBV_ADVISE_MR_FLAG_FLUSH,
+				.data = flags,
 			}, {
 				.attr_id = UVERBS_ATTR_ADVISE_MR_SGE_LIST,
 				.flags = UVERBS_ATTR_F_MANDATORY,
@@ -295,7 +295,7 @@ static int advise_mr(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
 	};
 	int err;
 
-	err = ibv_advise_mr(pd, advice, IBV_ADVISE_MR_FLAG_FLUSH, sge, 1);
+	err = ibv_advise_mr(pd, advice, flags, sge, 1);
 	if (err != EOPNOTSUPP)
 		return -err;
 
@@ -317,12 +317,25 @@ int rdma_prefetch(struct rdma *r, struct ibv_mr *mr, void *addr, size_t size,
 	/* The length of an element has 32 bits */
 	for (; size; size -= sge.length, sge.addr += sge.length) {
 		sge.length = size < MAX_SIZE ? size : MAX_SIZE;
-		err = advise_mr(r->pd, advice, &sge);
+		err = advise_mr(r->pd, advice, IBV_ADVISE_MR_FLAG_FLUSH, &sge);
 		if (err)
 			return err;
 	}
 
 	return 0;
+}
+
+int rdma_prefetch_begin(struct rdma *r, struct ibv_mr *mr, void *addr, size_t size)
+{
+	struct ibv_sge sge = {
+		.addr = (uintptr_t)addr,
+		.length = size,
+		.lkey = mr->lkey,
+	};
+
+	if (size > MAX_SIZE)
+		return -EMSGSIZE;
+	return advise_mr(r->pd, IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, 0, &sge);
 }
 
 /* Sleep until there may be a completion. */

@@ -40,6 +40,8 @@ struct ibv_mr *rdma_reg_odp(struct rdma *r, void *addr, size_t size);
 /* Prefetch synchronously, for writing or for reading only. */
 int rdma_prefetch(struct rdma *r, struct ibv_mr *mr, void *addr, size_t size,
 		  int write);
+/* The same for writing, but the kernel does it later. */
+int rdma_prefetch_begin(struct rdma *r, struct ibv_mr *mr, void *addr, size_t size);
 
 /* Each posts one work request of the size given (up to 1 GiB) and waits. */
 int rdma_read(struct rdma *r, void *buf, uint32_t lkey, uint64_t raddr,

@@ -1,0 +1,820 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The windows that are open for microseconds, held open.
+ *
+ * An importer walks the page table, takes its lock, and asks whether the walk is
+ * still good. What comes between the first two steps must make it walk again. Here
+ * something does, each time: it waits for the mmap lock that the walk holds, on the
+ * same CPU and with a higher priority, and so runs at once when the walk gives it
+ * up. To have it wait there,
+ *
+ * - the importer sleeps over a page in swap, which does not come,
+ * - a disk fills a page of the process, and does not come to an end,
+ * - the other thread takes the mmap lock, to change that page, and sleeps until
+ *   the disk has ended,
+ * - the page in swap comes: the importer wants the mmap lock,
+ * - the disk ends, and the other thread, whose first step is done, takes the
+ *   second.
+ *
+ * Then there is DMA in flight, which invalidation waits for; a GPU that is taken
+ * away, which has to wait; and processes that go while they wait. removal.c has
+ * GPUs that go under traffic, iommu.c the addresses that an engine is left with,
+ * mm.c and process.c what happens before or after, but not meanwhile.
+ */
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+#include "machine.h"
+
+#define PAGES	4
+#define SIZE	(PAGES * PAGE)
+#define LAST	(SIZE - PAGE)
+
+/* For what takes a moment: hangs are for ever. */
+#define PROMPT	15
+
+enum importer { EDU, DISK, RXE };
+
+/*
+ * A transfer into the memory of @bench from the same place of its RAM, or from
+ * @ahead of it. What is before @mark has been done when the window opens.
+ */
+struct transfer {
+	enum importer importer;
+	size_t start;
+	size_t mark;
+	size_t end;
+	size_t ahead;
+};
+
+struct race;
+
+/* A thread that does one thing, and stays: who has forked outlives its child. */
+struct actor {
+	struct race *race;
+	const struct transfer *transfer;
+	int (*act)(struct actor *actor);
+	int cpu;
+	int priority;
+	pthread_t thread;
+	bool started;
+	volatile pid_t tid;
+	volatile bool done;
+	volatile bool leave;
+	volatile int err;
+};
+
+struct race {
+	const struct transfer *transfer;
+	struct bench bench;
+	struct buffer stall;	/* a page that the disk fills, to stall others */
+	struct buffer other;	/* of the same process, in VRAM at times */
+	int edu;
+	int blk;
+	int disk;
+	volatile uint8_t *regs;
+	struct actor importer;
+	struct actor staller;
+	struct actor changer;
+	int (*change)(struct race *race);
+	long slept;		/* how often the changer did, meanwhile */
+	bool dma_goes_on;	/* when it had made its change */
+	struct child child;
+	struct child releaser;
+	volatile bool *disk_sleeps;
+};
+
+static void *actor_main(void *arg)
+{
+	struct actor *actor = arg;
+	struct sched_param param = { .sched_priority = actor->priority };
+	cpu_set_t cpu;
+
+	CPU_ZERO(&cpu);
+	CPU_SET(actor->cpu, &cpu);
+	if (sched_setaffinity(0, sizeof(cpu), &cpu) ||
+	    (actor->priority &&
+	     sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param)))
+		actor->err = -errno;
+	actor->tid = syscall(SYS_gettid);
+	if (!actor->err)
+		actor->err = actor->act(actor);
+	actor->done = true;
+
+	while (!actor->leave)
+		usleep(5000);
+	return NULL;
+}
+
+static int actor_start(struct actor *actor, struct race *race,
+		       int (*act)(struct actor *actor), int cpu, int priority)
+{
+	memset(actor, 0, sizeof(*actor));
+	actor->race = race;
+	actor->transfer = race->transfer;
+	actor->act = act;
+	actor->cpu = cpu;
+	actor->priority = priority;
+	actor->started = !pthread_create(&actor->thread, NULL, actor_main, actor);
+	return actor->started ? 0 : -EAGAIN;
+}
+
+static int actor_wait(struct actor *actor)
+{
+	double end = now() + PROMPT;
+
+	while (!actor->done && now() < end)
+		usleep(2000);
+	return actor->done ? actor->err : -ETIMEDOUT;
+}
+
+static void actor_end(struct actor *actor)
+{
+	actor->leave = true;
+	if (actor->started)
+		pthread_join(actor->thread, NULL);
+	actor->started = false;
+}
+
+/* The innermost frame, as far as the kernel tells: no scheduler, no locks. */
+#define AT	"at [<0>] "
+
+/* How many threads, by their folders in /proc, have this function on their stack? */
+static unsigned int threads_in(const char *pattern, const char *function)
+{
+	char path[PATH_MAX], stack[8192];
+	unsigned int n = 0;
+	glob_t found;
+	ssize_t len;
+	size_t i;
+	int fd;
+
+	if (glob(pattern, 0, NULL, &found))
+		return 0;
+	for (i = 0; i < found.gl_pathc; i++) {
+		snprintf(path, sizeof(path), "%s/stack", found.gl_pathv[i]);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		strcpy(stack, "at ");
+		len = read(fd, stack + 3, sizeof(stack) - 4);
+		close(fd);
+		stack[len > 0 ? len + 3 : 0] = '\0';
+		n += !!strstr(stack, function);
+	}
+	globfree(&found);
+	return n;
+}
+
+/* ... of a process, of all if it is 0. */
+static bool wait_for_threads(pid_t pid, const char *function, unsigned int n)
+{
+	double end = now() + PROMPT;
+	char pattern[64];
+
+	snprintf(pattern, sizeof(pattern), pid ? "/proc/%d/task/*" : "/proc/*/task/*",
+		 pid);
+	while (threads_in(pattern, function) != n)
+		if (now() > end || usleep(5000))
+			return false;
+	return true;
+}
+
+static int wait_until_in(struct actor *actor, const char *function)
+{
+	double end = now() + PROMPT;
+	char thread[64];
+
+	while (now() < end && !actor->done) {
+		snprintf(thread, sizeof(thread), "/proc/self/task/%d", actor->tid);
+		if (threads_in(thread, function))
+			return 0;
+		usleep(2000);
+	}
+	printf("# never seen in %s: %d\n", function, actor->err);
+	return -ETIMEDOUT;
+}
+
+static long times_slept(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return usage.ru_nvcsw;
+}
+
+static int race_init(struct race *race, const struct transfer *transfer)
+{
+	struct bench *bench = &race->bench;
+	int err;
+
+	memset(race, 0, sizeof(*race));
+	race->transfer = transfer;
+	race->disk_sleeps = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (race->disk_sleeps == MAP_FAILED)
+		return -ENOMEM;
+	/* A disk takes nothing else than pages */
+	err = vsvm_load("p2p_pages=1");
+	if (!err)
+		err = bench_init(bench, SIZE, MADV_NOHUGEPAGE);
+	if (!err)
+		err = buffer_map(&race->stall, PAGE, MADV_NOHUGEPAGE);
+	if (!err)
+		err = buffer_map(&race->other, SIZE, MADV_NOHUGEPAGE);
+	if (err)
+		return err;
+	buffer_write(&race->stall, 0, PAGE);
+	buffer_write(&race->other, 0, SIZE);
+
+	race->edu = edu_open();
+	race->blk = open("/dev/hmm_blk", O_RDWR | O_CLOEXEC);
+	race->disk = open("/dev/nvme0n1", O_RDWR | O_CLOEXEC);
+	race->regs = edu_map_regs();
+	if (race->edu < 0 || race->blk < 0 || race->disk < 0 || !race->regs)
+		return -ENODEV;
+	return disk_transfer(race->blk, race->disk, bench->ram.mem, 0, SIZE, true);
+}
+
+static int disk_sleep(struct race *race, bool sleep)
+{
+	int err;
+
+	if (!sleep && !*race->disk_sleeps)
+		return 0;
+	*race->disk_sleeps = sleep;
+	err = disk_throttle("disk", sleep);
+	/* The one that QEMU does not delay */
+	if (!err && sleep)
+		err = disk_transfer(race->blk, race->disk, race->stall.mem, 0,
+				    512, false);
+	return err;
+}
+
+static void race_fini(struct race *race)
+{
+	disk_sleep(race, false);
+	swap_sleep(false);
+	if (race->child.pid)
+		child_end(&race->child);
+	if (race->releaser.pid)
+		child_end(&race->releaser);
+	actor_end(&race->importer);
+	actor_end(&race->staller);
+	actor_end(&race->changer);
+	close(race->edu);
+	close(race->blk);
+	close(race->disk);
+	buffer_unmap(&race->stall);
+	buffer_unmap(&race->other);
+}
+
+/* What the importer does. */
+
+static int import(struct actor *actor)
+{
+	const struct transfer *transfer = actor->transfer;
+	struct race *race = actor->race;
+	size_t at = transfer->start, size = transfer->end - at;
+	struct bench *bench = &race->bench;
+	uint8_t *mem = bench->buf.mem + at;
+
+	switch (transfer->importer) {
+	case EDU:
+		return edu_copy(race->edu, mem,
+				bench->ram.mem + at + transfer->ahead, size);
+	case DISK:
+		return disk_transfer(race->blk, race->disk, mem, at, size, false);
+	default:
+		return rdma_prefetch(&bench->link.far, bench->mr, mem, size, 1);
+	}
+}
+
+/* The shadow follows a part of it; a prefetch moves no data before this. */
+static int landed(struct race *race, size_t from, size_t to)
+{
+	struct bench *bench = &race->bench;
+
+	if (race->transfer->importer == RXE)
+		return from == to ? 0 : bench_write_new(bench, from, to - from);
+	memcpy(bench->buf.shadow + from,
+	       bench->ram.shadow + from + race->transfer->ahead, to - from);
+	return 0;
+}
+
+/* What comes in between. */
+
+static int migrate(struct race *race)
+{
+	/* This takes no mmap lock that anybody would have to wait for */
+	if (mprotect(race->stall.mem, PAGE, PROT_READ | PROT_WRITE))
+		return -errno;
+	return gpu_to_ram(race->bench.gpu, race->bench.buf.mem, SIZE);
+}
+
+/* Other memory is there now, and other memory where it was before. */
+static int remap(struct race *race)
+{
+	void *mem = mmap(race->bench.buf.mem, SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+
+	return mem == MAP_FAILED ? -errno : 0;
+}
+
+static int protect(struct race *race)
+{
+	return mprotect(race->bench.buf.mem, SIZE, PROT_READ) ? -errno : 0;
+}
+
+static int child_looks(void *arg)
+{
+	struct race *race = arg;
+
+	return buffer_differs(&race->bench.buf) == -1 ? 0 : -EILSEQ;
+}
+
+static int forks(struct race *race)
+{
+	return child_fork(&race->child, child_looks, race);
+}
+
+static int change(struct actor *actor)
+{
+	struct race *race = actor->race;
+	int err;
+
+	race->slept = -times_slept();
+	err = race->change(race);
+	race->slept += times_slept();
+	race->dma_goes_on = race->transfer->importer == EDU ?
+			    edu_writes(race->regs) : *race->disk_sleeps;
+	return err;
+}
+
+/* After the walk, and before the lock. */
+
+FIXTURE(walk) {
+	struct race race;
+	uint8_t *swapped;
+};
+
+FIXTURE_VARIANT(walk) {
+	struct transfer transfer;
+};
+
+/* The walk finds a page in RAM. */
+FIXTURE_VARIANT_ADD(walk, edu) {
+	.transfer = { .importer = EDU, .start = 2 * PAGE, .mark = LAST, .end = SIZE },
+};
+
+/* There is a mapping, of an alias, from the first half. */
+FIXTURE_VARIANT_ADD(walk, edu_second_half) {
+	.transfer = { .importer = EDU, .mark = PAGE / 2, .end = PAGE, .ahead = PAGE / 2 },
+};
+
+/* The walk finds aliases, and a page in RAM. */
+FIXTURE_VARIANT_ADD(walk, disk) {
+	.transfer = { .importer = DISK, .end = SIZE },
+};
+
+FIXTURE_VARIANT_ADD(walk, prefetch) {
+	.transfer = { .importer = RXE, .end = SIZE },
+};
+
+FIXTURE_SETUP(walk)
+{
+	struct race *race = &self->race;
+	struct bench *bench = &race->bench;
+
+	ASSERT_EQ(0, race_init(race, &variant->transfer));
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, LAST));
+	ASSERT_EQ(0, bench_register(bench));
+	ASSERT_EQ(0, landed(race, variant->transfer.start, variant->transfer.mark));
+	self->swapped = variant->transfer.ahead ? bench->ram.mem + PAGE :
+						  bench->buf.mem + LAST;
+	ASSERT_EQ(0, page_swap_out(self->swapped));
+}
+
+FIXTURE_TEARDOWN(walk)
+{
+	race_fini(&self->race);
+	EXPECT_EQ(0, bench_fini(&self->race.bench));
+}
+
+static int stall(struct actor *actor)
+{
+	struct race *race = actor->race;
+
+	return disk_transfer(race->blk, race->disk, race->stall.mem, 0, PAGE, false);
+}
+
+static int stall_and_change(struct actor *actor)
+{
+	if (mprotect(actor->race->stall.mem, PAGE, PROT_READ))
+		return -errno;
+	return change(actor);
+}
+
+/*
+ * See above. From when the mmap lock is taken until it is given up we must not
+ * want it: no new memory.
+ */
+static int hit(struct race *race, int (*change)(struct race *race))
+{
+	int err, err2;
+
+	race->change = change;
+	err = swap_sleep(true);
+	if (!err)
+		err = actor_start(&race->importer, race, import, 0, 0);
+	if (!err)
+		err = wait_until_in(&race->importer, "do_swap_page");
+	if (!err)
+		err = disk_sleep(race, true);
+	if (!err)
+		err = actor_start(&race->staller, race, stall, 1, 0);
+	if (!err)
+		err = wait_until_in(&race->staller, "submit_bio_wait");
+	if (!err)
+		err = actor_start(&race->changer, race, stall_and_change, 0, 1);
+	if (!err)
+		err = wait_until_in(&race->changer, "job_invalidate");
+
+	err2 = swap_sleep(false);
+	if (!err && !err2)
+		err = wait_until_in(&race->importer, AT "hmm_range_fault_unlocked_timeout");
+	err2 = disk_sleep(race, false) ?: err2;
+	if (!err)
+		err = actor_wait(&race->staller);
+	if (!err)
+		err = actor_wait(&race->changer);
+	actor_wait(&race->importer);
+
+	/* It slept for the mmap lock, and not for the importer's. */
+	if (!err && race->slept != 1) {
+		printf("# missed: slept %ld times\n", race->slept);
+		err = -EAGAIN;
+	}
+	return err ? err : err2;
+}
+
+/* The transfer goes on where the memory is now. */
+#define EXPECT_LANDS() do {						\
+	EXPECT_EQ(0, race->importer.err);				\
+	EXPECT_EQ(0, landed(race, variant->transfer.mark,		\
+			    variant->transfer.end));			\
+	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));		\
+} while (0)
+
+TEST_F(walk, then_memory_migrates)
+{
+	struct race *race = &self->race;
+
+	ASSERT_EQ(0, hit(race, migrate));
+	EXPECT_EQ(0, pages_in_vram(race->bench.gpu, race->bench.buf.mem, SIZE));
+	EXPECT_LANDS();
+}
+
+TEST_F(walk, then_other_memory_is_mapped)
+{
+	struct race *race = &self->race;
+
+	ASSERT_EQ(0, hit(race, remap));
+	memset(race->bench.buf.shadow, 0, SIZE);
+	EXPECT_LANDS();
+}
+
+TEST_F(walk, then_process_forks)
+{
+	struct race *race = &self->race;
+
+	ASSERT_EQ(0, hit(race, forks));
+	EXPECT_LANDS();
+	EXPECT_EQ(0, child_do(&race->child));
+}
+
+TEST_F(walk, then_memory_is_read_only)
+{
+	struct race *race = &self->race;
+
+	ASSERT_EQ(0, hit(race, protect));
+	EXPECT_EQ(variant->transfer.importer == DISK ? -EFAULT : -EPERM,
+		  race->importer.err);
+	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
+}
+
+/* DMA in flight. */
+
+FIXTURE(flight) {
+	struct race race;
+};
+
+FIXTURE_VARIANT(flight) {
+	struct transfer transfer;
+};
+
+FIXTURE_VARIANT_ADD(flight, edu) {
+	.transfer = { .importer = EDU, .end = PAGE },
+};
+
+FIXTURE_VARIANT_ADD(flight, disk) {
+	.transfer = { .importer = DISK, .end = SIZE },
+};
+
+/* In a process that no change of ours stalls. */
+static int release_disk(void *arg)
+{
+	bool waits = wait_for_threads(getppid(), "job_invalidate", 1);
+
+	return disk_sleep(arg, false) ?: waits ? 0 : -ETIMEDOUT;
+}
+
+FIXTURE_SETUP(flight)
+{
+	struct bench *bench = &self->race.bench;
+
+	ASSERT_EQ(0, race_init(&self->race, &variant->transfer));
+	ASSERT_EQ(0, child_fork(&self->race.releaser, release_disk, &self->race));
+	/* The child has no share of this. */
+	buffer_write(&bench->buf, 0, SIZE);
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+}
+
+FIXTURE_TEARDOWN(flight)
+{
+	race_fini(&self->race);
+	EXPECT_EQ(0, bench_fini(&self->race.bench));
+}
+
+/* edu's takes 100 ms: do not miss it. */
+static int change_in_flight(struct actor *actor)
+{
+	struct race *race = actor->race;
+
+	while (race->transfer->importer == EDU && !edu_writes(race->regs))
+		if (race->importer.done)
+			return -EAGAIN;
+	return change(actor);
+}
+
+static int fly(struct race *race, int (*change)(struct race *race))
+{
+	bool disk = race->transfer->importer == DISK;
+	int err = 0;
+
+	race->change = change;
+	if (disk)
+		err = disk_sleep(race, true);
+	if (!err)
+		err = actor_start(&race->importer, race, import, 1, 0);
+	if (!err && disk)
+		err = wait_until_in(&race->importer, "submit_bio_wait");
+	if (!err && disk)
+		err = child_start(&race->releaser);
+	if (!err)
+		err = actor_start(&race->changer, race, change_in_flight, 0, 1);
+	if (!err && disk)
+		err = child_result(&race->releaser);
+	if (!err)
+		err = actor_wait(&race->importer);
+	if (!err)
+		err = actor_wait(&race->changer);
+	return err;
+}
+
+#define EXPECT_WAITS() do {						\
+	EXPECT_LT(0, race->slept);					\
+	EXPECT_FALSE(race->dma_goes_on);				\
+} while (0)
+
+TEST_F(flight, is_over_before_memory_migrates)
+{
+	struct race *race = &self->race;
+
+	ASSERT_EQ(0, fly(race, migrate));
+	EXPECT_WAITS();
+	EXPECT_EQ(0, landed(race, 0, variant->transfer.end));
+	EXPECT_EQ(0, pages_in_vram(race->bench.gpu, race->bench.buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
+}
+
+TEST_F(flight, is_over_before_the_pages_are_somebody_elses)
+{
+	struct race *race = &self->race;
+
+	ASSERT_EQ(0, fly(race, remap));
+	EXPECT_WAITS();
+	memset(race->bench.buf.shadow, 0, SIZE);
+	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
+}
+
+TEST_F(flight, is_over_before_a_child_shares_them)
+{
+	struct race *race = &self->race;
+
+	/* The child is to see what has landed, as the parent does. */
+	EXPECT_EQ(0, landed(race, 0, variant->transfer.end));
+	ASSERT_EQ(0, fly(race, forks));
+	EXPECT_WAITS();
+	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
+	EXPECT_EQ(0, child_do(&race->child));
+}
+
+/* A window stays for as long as the last transfer through it, and others use it. */
+
+static const struct transfer disk_fills = { .importer = DISK, .end = SIZE };
+
+static bool window_exists(const char *pci)
+{
+	char line[512];
+	bool found = false;
+	FILE *file;
+
+	file = fopen("/sys/kernel/debug/hmm_p2pdma/windows", "r");
+	while (file && fgets(line, sizeof(line), file))
+		found |= !!strstr(line, pci);
+	if (file)
+		fclose(file);
+	return found;
+}
+
+TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
+{
+	char pci[PCI_ADDR_LEN];
+	struct bench *bench;
+	struct race race;
+	pid_t pid;
+	int i;
+
+	if (!reachable())
+		SKIP(return, "the disk does not reach VRAM");
+	ASSERT_EQ(0, race_init(&race, &disk_fills));
+	bench = &race.bench;
+	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
+	ASSERT_TRUE(window_exists(pci));
+
+	/* The GPU evicts what is younger first. */
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, bench_register(bench));
+	ASSERT_EQ(0, buffer_to_vram(&race.stall, bench->gpu, 0, PAGE));
+
+	EXPECT_EQ(0, disk_sleep(&race, true));
+	EXPECT_EQ(0, actor_start(&race.staller, &race, stall, 1, 0));
+	EXPECT_EQ(0, wait_until_in(&race.staller, "submit_bio_wait"));
+	ASSERT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/vsvm/unbind",
+				   pci));
+	EXPECT_TRUE(wait_for_threads(pid, "job_invalidate", 1));
+
+	EXPECT_EQ(0, bench_write_new(bench, 0, SIZE));
+	EXPECT_EQ(-1, bench_differs(bench));
+	for (i = 0; i < PAGES; i++)
+		EXPECT_TRUE(page_is_elsewhere(bench->buf.mem + i * PAGE));
+
+	EXPECT_EQ(0, disk_sleep(&race, false));
+	EXPECT_EQ(0, actor_wait(&race.staller));
+	EXPECT_EQ(0, command_wait(pid, PROMPT));
+	EXPECT_FALSE(window_exists(pci));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(0, disk_transfer(race.blk, race.disk, race.other.mem, 0, PAGE,
+				   false));
+	EXPECT_EQ(-1, differs(race.other.mem, race.stall.mem, PAGE));
+	race_fini(&race);
+	bench_fini(bench);
+	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
+}
+
+/* Processes that go while they wait for a page. */
+
+static const struct transfer transfers[] = {
+	{ .importer = EDU, .start = LAST, .end = SIZE },
+	{ .importer = DISK, .end = SIZE },
+	{ .importer = RXE, .end = SIZE },
+};
+
+#define SLEEPERS	(ARRAY_LEN(transfers) + 1)
+
+FIXTURE(leaving) {
+	int gpu;
+	uint64_t vram_free;
+	volatile int *stage;
+	pid_t pid;
+};
+
+FIXTURE_VARIANT(leaving) {
+	bool exec;
+	bool queued;
+};
+
+FIXTURE_VARIANT_ADD(leaving, killed) {
+	.exec = false,
+};
+
+FIXTURE_VARIANT_ADD(leaving, executes) {
+	.exec = true,
+};
+
+FIXTURE_VARIANT_ADD(leaving, killed_while_others_work_for_it) {
+	.queued = true,
+};
+
+static int gpu_fetches(struct actor *actor)
+{
+	struct bench *bench = &actor->race->bench;
+
+	return gpu_to_vram(bench->gpu, bench->buf.mem + LAST, PAGE, NULL);
+}
+
+static void __attribute__((noreturn))
+leaving_main(volatile int *stage, bool queued)
+{
+	struct actor sleepers[SLEEPERS];
+	struct bench *bench;
+	struct race race;
+	size_t i;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	alarm(60);
+	bench = &race.bench;
+	if (race_init(&race, &disk_fills) ||
+	    buffer_to_vram(&bench->buf, bench->gpu, 0, LAST) ||
+	    bench_register(bench) || page_swap_out(bench->buf.mem + LAST))
+		_exit(1);
+	*stage = 1;
+	if (wait_until(stage, 2))
+		_exit(2);
+
+	if (queued && rdma_prefetch_begin(&bench->link.far, bench->mr,
+					  bench->buf.mem, SIZE))
+		_exit(3);
+	for (i = 0; i < SLEEPERS && !queued; i++) {
+		race.transfer = &transfers[i % ARRAY_LEN(transfers)];
+		actor_start(&sleepers[i], &race,
+			    i < ARRAY_LEN(transfers) ? import : gpu_fetches,
+			    i % 2, 0);
+	}
+	*stage = 3;
+	wait_until(stage, 4);
+	execl("/bin/true", "true", NULL);
+	_exit(4);
+}
+
+FIXTURE_SETUP(leaving)
+{
+	ASSERT_EQ(0, vsvm_load("p2p_pages=1"));
+	self->gpu = gpu_open(0);
+	ASSERT_LE(0, self->gpu);
+	self->vram_free = vram_free(self->gpu);
+	self->stage = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->stage);
+
+	self->pid = fork();
+	if (!self->pid)
+		leaving_main(self->stage, variant->queued);
+	ASSERT_EQ(0, wait_until(self->stage, 1));
+	ASSERT_EQ(0, swap_sleep(true));
+	*self->stage = 2;
+	ASSERT_EQ(0, wait_until(self->stage, 3));
+}
+
+FIXTURE_TEARDOWN(leaving)
+{
+	swap_sleep(false);
+	EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
+	close(self->gpu);
+}
+
+TEST_F(leaving, while_pages_do_not_come)
+{
+	double end = now() + PROMPT;
+	int status;
+	pid_t pid;
+
+	ASSERT_TRUE(variant->queued ?
+		    wait_for_threads(0, "rxe_ib_prefetch_mr_work", 1) :
+		    wait_for_threads(self->pid, "do_swap_page", SLEEPERS));
+	*self->stage = 4;
+	if (!variant->exec)
+		ASSERT_EQ(0, kill(self->pid, SIGKILL));
+
+	do {
+		pid = waitpid(self->pid, &status, WNOHANG);
+	} while (!pid && now() < end && !usleep(5000));
+	ASSERT_EQ(self->pid, pid);
+	EXPECT_EQ(variant->exec ? 0 : SIGKILL, status);
+	if (variant->queued) {
+		/* Who works for it has the memory. */
+		EXPECT_GT(self->vram_free, vram_free(self->gpu));
+		EXPECT_EQ(0, swap_sleep(false));
+	}
+	EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
+}
+
+int main(int argc, char **argv)
+{
+	atexit(vsvm_restore);
+	return test_harness_run(argc, argv);
+}
