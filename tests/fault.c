@@ -1,0 +1,689 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What fails in the middle of a call: one allocation after the other, one copy from
+ * or to user space after the other, each callback of the exporter. The caller is
+ * told, and no memory is harmed; then the same call works. What leaks meanwhile
+ * kmemleak knows, whom tests/run asks at the end.
+ *
+ * /proc/thread-self/fail-nth has the N-th of them fail in what this thread does. It
+ * does not reach what the kernel does elsewhere for a call: soft-RoCE's work.
+ */
+#include <sys/syscall.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+#include "machine.h"
+
+#define PAGES	3
+#define SIZE	(PAGES * PAGE)
+#define FILL	0x0f1e2d3c4b5a6978ULL
+
+#define DEBUGFS		"/sys/kernel/debug/"
+#define FAIL_NTH	"/proc/thread-self/fail-nth"
+#define FAIL_FUNCTION	DEBUGFS "fail_function/"
+
+/* A call has failed everywhere before this. */
+#define MAX_NTH		5000
+
+/* To come up takes long, and most of it, such as ACPI's, is not ours: a sample. */
+#define NEXT_SAMPLE(n)	((n) + 1 + (n) / 8)
+
+static int knob(const char *path, const char *name, const char *value)
+{
+	char file[PATH_MAX];
+
+	snprintf(file, sizeof(file), "%s%s", path, name);
+	return file_write(file, value);
+}
+
+/* All kinds, also those that may wait, with no word in the log. */
+static int knobs_init(void)
+{
+	int err;
+
+	err = knob(DEBUGFS, "failslab/ignore-gfp-wait", "N");
+	err = knob(DEBUGFS, "failslab/verbose", "0") ?: err;
+	err = knob(DEBUGFS, "fail_page_alloc/ignore-gfp-wait", "N") ?: err;
+	err = knob(DEBUGFS, "fail_page_alloc/ignore-gfp-highmem", "N") ?: err;
+	err = knob(DEBUGFS, "fail_page_alloc/min-order", "0") ?: err;
+	err = knob(DEBUGFS, "fail_page_alloc/verbose", "0") ?: err;
+	return knob(DEBUGFS, "fail_usercopy/verbose", "0") ?: err;
+}
+
+struct fault {
+	int nth;
+	struct bench bench;
+	uint8_t *next;		/* what will be in the memory of @bench */
+	int edu;
+	int blk;
+	int disk;
+};
+
+/*
+ * Have the N-th of what can fail do so. The way back is one as well: if it fails,
+ * the call was over before.
+ */
+static int nth_begin(struct fault *f, unsigned int n)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%u", n);
+
+	return pwrite(f->nth, text, len, 0) == len ? 0 : -errno;
+}
+
+/* Has it failed? */
+static bool nth_end(struct fault *f)
+{
+	char text[16] = "";
+	ssize_t len = pread(f->nth, text, sizeof(text) - 1, 0);
+
+	while (pwrite(f->nth, "0", 1, 0) != 1)
+		;
+	return len > 0 && !atoi(text);
+}
+
+static int fault_init(struct fault *f)
+{
+	struct bench *bench = &f->bench;
+	int err;
+
+	memset(f, 0, sizeof(*f));
+	err = knobs_init();
+	if (!err)
+		err = vsvm_load("p2p_pages=1");
+	if (!err)
+		err = bench_init(bench, SIZE, MADV_NOHUGEPAGE);
+	if (err)
+		return err;
+	f->nth = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
+	f->next = malloc(SIZE);
+	f->edu = edu_open();
+	f->blk = open("/dev/hmm_blk", O_RDWR | O_CLOEXEC);
+	f->disk = open("/dev/nvme0n1", O_RDWR | O_DIRECT | O_CLOEXEC);
+	return f->nth < 0 || !f->next || f->edu < 0 || f->blk < 0 || f->disk < 0 ?
+	       -ENODEV : 0;
+}
+
+static uint64_t fault_fini(struct fault *f)
+{
+	close(f->nth);
+	close(f->edu);
+	close(f->blk);
+	close(f->disk);
+	free(f->next);
+	return bench_fini(&f->bench);
+}
+
+/* Where memory is before a call, and what will be there after it. */
+
+static int in_ram(struct fault *f)
+{
+	buffer_write(&f->bench.buf, 0, SIZE);
+	memcpy(f->next, f->bench.buf.shadow, SIZE);
+	return 0;
+}
+
+static int in_vram(struct fault *f)
+{
+	int err = in_ram(f);
+
+	if (!err)
+		err = buffer_to_vram(&f->bench.buf, f->bench.gpu, 0, SIZE);
+	memcpy(f->next, f->bench.buf.shadow, SIZE);
+	return err;
+}
+
+static int in_vram_filled(struct fault *f)
+{
+	uint64_t *next = (uint64_t *)f->next;
+	int err = in_vram(f);
+	size_t i;
+
+	for (i = 0; i < SIZE / sizeof(*next); i++)
+		next[i] = FILL;
+	return err;
+}
+
+static int in_vram_copied(struct fault *f)
+{
+	int err = in_vram(f);
+
+	buffer_write(&f->bench.ram, 0, SIZE);
+	memcpy(f->next, f->bench.ram.shadow, SIZE);
+	return err;
+}
+
+static int in_vram_and_on_disk(struct fault *f)
+{
+	int err = in_vram_copied(f);
+
+	if (!err)
+		err = pwrite(f->disk, f->bench.ram.mem, SIZE, 0) == SIZE ? 0 : -EIO;
+	return err;
+}
+
+static int in_vram_registered(struct fault *f)
+{
+	int err = in_vram(f);
+
+	return err ? err : bench_register(&f->bench);
+}
+
+/* Old, or new, and in one piece as far as a page goes. */
+static bool harmed(struct fault *f)
+{
+	struct buffer *buf = &f->bench.buf;
+	size_t at;
+
+	for (at = 0; at < SIZE; at += PAGE)
+		if (differs(buf->mem + at, buf->shadow + at, PAGE) != -1 &&
+		    differs(buf->mem + at, f->next + at, PAGE) != -1)
+			return true;
+	return false;
+}
+
+/* The calls. What they should have done they look at themselves. */
+
+static int opens_gpu(struct fault *f)
+{
+	int gpu = gpu_open(0);
+
+	(void)f;
+	if (gpu >= 0)
+		close(gpu);
+	return gpu < 0 ? gpu : 0;
+}
+
+static int asks_gpu(struct fault *f)
+{
+	struct drm_vsvm_counters counters;
+	struct drm_vsvm_residency where;
+	struct drm_vsvm_info info;
+	int err;
+
+	err = gpu_info(f->bench.gpu, &info);
+	if (!err)
+		err = gpu_counters(f->bench.gpu, &counters);
+	if (!err)
+		err = gpu_residency(f->bench.gpu, f->bench.buf.mem, SIZE, &where);
+	return err || where.vram == PAGES ? err : -EILSEQ;
+}
+
+/* As far as it goes: nobody is told of what stays behind. */
+static int moves_to_vram(struct fault *f)
+{
+	return gpu_to_vram(f->bench.gpu, f->bench.buf.mem, SIZE, NULL);
+}
+
+static int moves_to_ram(struct fault *f)
+{
+	int err = gpu_to_ram(f->bench.gpu, f->bench.buf.mem, SIZE);
+
+	return err || page_is_present(f->bench.buf.mem) ? err : -EILSEQ;
+}
+
+static int fills(struct fault *f)
+{
+	return gpu_fill(f->bench.gpu, f->bench.buf.mem, SIZE, FILL);
+}
+
+static int copies_on_gpu(struct fault *f)
+{
+	return gpu_copy(f->bench.gpu, f->bench.buf.mem, f->bench.ram.mem, SIZE);
+}
+
+static int sums(struct fault *f)
+{
+	const uint64_t *words = (uint64_t *)f->bench.buf.shadow;
+	uint64_t sum, want = 0;
+	size_t i;
+	int err;
+
+	err = gpu_sum(f->bench.gpu, f->bench.buf.mem, SIZE, &sum);
+	for (i = 0; i < SIZE / sizeof(*words); i++)
+		want += words[i];
+	return err || sum == want ? err : -EILSEQ;
+}
+
+static int copies_by_edu(struct fault *f)
+{
+	return edu_copy(f->edu, f->bench.buf.mem, f->bench.ram.mem, PAGE);
+}
+
+static int reads_disk(struct fault *f)
+{
+	return disk_transfer(f->blk, f->disk, f->bench.buf.mem, 0, SIZE, false);
+}
+
+static int writes_disk(struct fault *f)
+{
+	return disk_transfer(f->blk, f->disk, f->bench.buf.mem, 0, SIZE, true);
+}
+
+static int registers(struct fault *f)
+{
+	struct rdma *far = &f->bench.link.far;
+	struct ibv_mr *mr;
+
+	errno = 0;
+	mr = rdma_reg_odp(far, f->bench.buf.mem, SIZE);
+	if (!mr)
+		return errno ? -errno : -EILSEQ;
+	return -ibv_dereg_mr(mr);
+}
+
+static int prefetches(struct fault *f)
+{
+	return rdma_prefetch(&f->bench.link.far, f->bench.mr, f->bench.buf.mem,
+			     SIZE, 1);
+}
+
+/* The same from the disk, to see what has been written. */
+static int disk_holds(struct fault *f)
+{
+	struct buffer *ram = &f->bench.ram;
+
+	if (pread(f->disk, ram->mem, SIZE, 0) != SIZE)
+		return -EIO;
+	return differs(ram->mem, f->next, SIZE) == -1 ? 0 : -EILSEQ;
+}
+
+FIXTURE(nth) {
+	struct fault f;
+};
+
+FIXTURE_VARIANT(nth) {
+	int (*prepare)(struct fault *f);
+	int (*call)(struct fault *f);
+	int (*after)(struct fault *f);
+	int errnos[4];
+};
+
+#define CALL(_name, _call, _prepare, ...)				\
+FIXTURE_VARIANT_ADD(nth, _name) {					\
+	.prepare = _prepare,						\
+	.call = _call,							\
+	__VA_ARGS__							\
+}
+
+CALL(gpu_open, opens_gpu, in_ram, .errnos = { ENOMEM, EFAULT });
+CALL(gpu_info, asks_gpu, in_vram, .errnos = { ENOMEM, EFAULT });
+CALL(gpu_to_vram, moves_to_vram, in_ram, .errnos = { ENOMEM, EFAULT });
+CALL(gpu_to_ram, moves_to_ram, in_vram, .errnos = { ENOMEM, EFAULT });
+CALL(gpu_fill, fills, in_vram_filled, .errnos = { ENOMEM, EFAULT });
+CALL(gpu_copy, copies_on_gpu, in_vram_copied, .errnos = { ENOMEM, EFAULT });
+CALL(gpu_sum, sums, in_vram, .errnos = { ENOMEM, EFAULT });
+CALL(edu_copy, copies_by_edu, in_vram_copied, .errnos = { ENOMEM, EFAULT });
+CALL(disk_read, reads_disk, in_vram_and_on_disk, .errnos = { ENOMEM, EFAULT, ENODATA });
+CALL(disk_write, writes_disk, in_vram, .errnos = { ENOMEM, EFAULT, ENODATA },
+     .after = disk_holds);
+CALL(mr, registers, in_vram, .errnos = { ENOMEM, EFAULT });
+CALL(mr_prefetch, prefetches, in_vram_registered, .errnos = { ENOMEM, EFAULT });
+
+FIXTURE_SETUP(nth)
+{
+	ASSERT_EQ(0, fault_init(&self->f));
+}
+
+FIXTURE_TEARDOWN(nth)
+{
+	EXPECT_EQ(0, fault_fini(&self->f));
+}
+
+static bool is_expected(const int *errnos, int err)
+{
+	int i;
+
+	for (i = 0; i < 4; i++)
+		if (errnos[i] && err == -errnos[i])
+			return true;
+	return !err;
+}
+
+TEST_F(nth, failure_is_told_and_harms_nothing)
+{
+	struct fault *f = &self->f;
+	unsigned int n, told = 0;
+	bool failed = true;
+	int err;
+
+	for (n = 1; failed && n < MAX_NTH; n++) {
+		ASSERT_EQ(0, variant->prepare(f));
+		ASSERT_EQ(0, nth_begin(f, n));
+		err = variant->call(f);
+		failed = nth_end(f);
+		told += !!err;
+
+		EXPECT_TRUE(failed || !err);
+		EXPECT_TRUE(is_expected(variant->errnos, err)) {
+			TH_LOG("%u: %s", n, strerror(-err));
+		}
+		if (err)
+			EXPECT_FALSE(harmed(f));
+		/* Once more, and it works. */
+		EXPECT_EQ(0, variant->call(f)) {
+			TH_LOG("after %u: %s", n, strerror(-err));
+		}
+		EXPECT_EQ(0, variant->after ? variant->after(f) : 0);
+		memcpy(f->bench.buf.shadow, f->next,
+		       variant->call == copies_by_edu ? PAGE : SIZE);
+		ASSERT_EQ(-1, buffer_differs(&f->bench.buf)) {
+			TH_LOG("after %u: %s", n, strerror(-err));
+		}
+	}
+	EXPECT_FALSE(failed);
+	EXPECT_LT(1, n);
+	printf("# %u failures, %u of them told\n", n - 2, told);
+}
+
+/* Callbacks of the exporter. */
+
+/* Have it fail so many times, -1 for always. -ENOENT if it cannot. */
+static int callback_fails(const char *function, int err, int times)
+{
+	char dir[128], text[32];
+	int ret;
+
+	if (file_write(FAIL_FUNCTION "inject", function))
+		return -ENOENT;
+	snprintf(dir, sizeof(dir), FAIL_FUNCTION "%s/", function);
+	snprintf(text, sizeof(text), "%#lx", (long)err);
+	ret = knob(dir, "retval", text);
+	snprintf(text, sizeof(text), "%d", times);
+	ret = knob(FAIL_FUNCTION, "times", text) ?: ret;
+	ret = knob(FAIL_FUNCTION, "interval", "1") ?: ret;
+	ret = knob(FAIL_FUNCTION, "verbose", "0") ?: ret;
+	return knob(FAIL_FUNCTION, "probability", "100") ?: ret;
+}
+
+/* Returns how many times are left. */
+static int callback_works(void)
+{
+	FILE *file = fopen(FAIL_FUNCTION "times", "r");
+	int left = -1;
+
+	if (file && fscanf(file, "%d", &left) != 1)
+		left = -1;
+	if (file)
+		fclose(file);
+	file_write(FAIL_FUNCTION "inject", " ");
+	return left;
+}
+
+FIXTURE(callback) {
+	struct fault f;
+};
+
+FIXTURE_SETUP(callback)
+{
+	struct fault *f = &self->f;
+
+	ASSERT_EQ(0, vsvm_load("p2p_pages=1 use_callback=1"));
+	if (callback_fails("vsvm_get_alias", -EIO, 0))
+		SKIP(return, "vsvm does not let its callbacks fail");
+	callback_works();
+	memset(f, 0, sizeof(*f));
+	ASSERT_EQ(0, bench_init(&f->bench, SIZE, MADV_NOHUGEPAGE));
+	f->edu = edu_open();
+	ASSERT_LE(0, f->edu);
+	f->next = malloc(SIZE);
+}
+
+FIXTURE_TEARDOWN(callback)
+{
+	callback_works();
+	close(self->f.edu);
+	free(self->f.next);
+	EXPECT_EQ(0, bench_fini(&self->f.bench));
+}
+
+TEST_F(callback, fails_and_memory_stays_in_ram)
+{
+	static const char * const functions[] = {
+		"vsvm_populate_mm", "populate_devmem_pfn", "copy_to_devmem"
+	};
+	static const int errnos[] = { ENOMEM, EBUSY, EIO };
+	struct bench *bench = &self->f.bench;
+	uint64_t pages;
+	size_t i, j;
+
+	for (i = 0; i < ARRAY_LEN(functions); i++) {
+		for (j = 0; j < ARRAY_LEN(errnos); j++) {
+			buffer_write(&bench->buf, 0, SIZE);
+			ASSERT_EQ(0, callback_fails(functions[i], -errnos[j], -1));
+			EXPECT_EQ(0, gpu_to_vram(bench->gpu, bench->buf.mem, SIZE,
+						 &pages));
+			callback_works();
+			EXPECT_EQ(0, pages);
+			EXPECT_EQ(-1, buffer_differs(&bench->buf)) {
+				TH_LOG("%s: %s", functions[i], strerror(errnos[j]));
+			}
+			EXPECT_EQ(0, vram_leaked(bench->gpu, bench->vram_free));
+			ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+			EXPECT_EQ(-1, buffer_differs(&bench->buf));
+		}
+	}
+}
+
+static int child_touches(void *arg)
+{
+	return *(volatile uint8_t *)arg;
+}
+
+TEST_F(callback, fails_and_memory_stays_in_vram)
+{
+	struct bench *bench = &self->f.bench;
+	struct child child;
+	int err;
+
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, aliases_enable(false));
+	ASSERT_EQ(0, child_fork(&child, child_touches, bench->buf.mem));
+	ASSERT_EQ(0, callback_fails("copy_to_ram", -EIO, -1));
+
+	err = gpu_to_ram(bench->gpu, bench->buf.mem, SIZE);
+	EXPECT_EQ(-EFAULT, err);
+	err = edu_copy(self->f.edu, bench->ram.mem, bench->buf.mem, PAGE);
+	EXPECT_EQ(-EFAULT, err);
+	/* Its process dies of it */
+	EXPECT_EQ(-EPIPE, child_do(&child));
+	EXPECT_EQ(-EPIPE, child_end(&child));
+	EXPECT_EQ(-1, buffer_differs(&bench->ram));
+	callback_works();
+
+	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	ASSERT_EQ(0, gpu_to_ram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+TEST_F(callback, fails_and_a_gpu_that_goes_tries_again)
+{
+	struct bench *bench = &self->f.bench;
+	char pci[PCI_ADDR_LEN];
+
+	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, callback_fails("copy_to_ram", -EIO, 3));
+	EXPECT_EQ(0, file_write("/sys/bus/pci/drivers/vsvm/unbind", pci));
+	EXPECT_EQ(0, callback_works());
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(0, file_write("/sys/bus/pci/drivers/vsvm/bind", pci));
+	close(bench->gpu);
+	bench->gpu = gpu_open(0);
+	EXPECT_LE(0, bench->gpu);
+}
+
+TEST_F(callback, fails_and_the_page_migrates)
+{
+	struct bench *bench = &self->f.bench;
+	uint64_t before = stat_read("fallback_callback");
+
+	if (!reachable())
+		SKIP(return, "nobody asks for aliases");
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, callback_fails("vsvm_get_alias", -EIO, 1));
+	EXPECT_EQ(0, edu_copy(self->f.edu, bench->ram.mem, bench->buf.mem, PAGE));
+	EXPECT_EQ(0, callback_works());
+	EXPECT_EQ(before + 1, stat_read("fallback_callback"));
+	EXPECT_EQ(-1, differs(bench->ram.mem, bench->buf.shadow, PAGE));
+	EXPECT_EQ(0, pages_in_vram(bench->gpu, bench->buf.mem, PAGE));
+
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	EXPECT_EQ(0, edu_copy(self->f.edu, bench->ram.mem, bench->buf.mem, PAGE));
+	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(-1, differs(bench->ram.mem, bench->buf.shadow, PAGE));
+}
+
+/* A driver that does not come up, and the next time does. */
+
+FIXTURE(probe) {
+	struct fault f;
+	char pci[PCI_ADDR_LEN];
+};
+
+FIXTURE_VARIANT(probe) {
+	const char *driver;
+	unsigned int vendor;
+	unsigned int device;
+};
+
+FIXTURE_VARIANT_ADD(probe, edu) {
+	.driver = "hmm_edu", .vendor = 0x1234, .device = 0x11e8,
+};
+
+FIXTURE_VARIANT_ADD(probe, gpu) {
+	.driver = "vsvm",
+};
+
+FIXTURE_SETUP(probe)
+{
+	int gpu;
+
+	ASSERT_EQ(0, knobs_init());
+	self->f.nth = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->f.nth);
+	if (variant->vendor) {
+		ASSERT_EQ(0, pci_find(variant->vendor, variant->device, self->pci));
+		return;
+	}
+	gpu = gpu_open(1);
+	ASSERT_LE(0, gpu);
+	ASSERT_EQ(0, gpu_pci_address(gpu, self->pci, PCI_ADDR_LEN));
+	close(gpu);
+}
+
+FIXTURE_TEARDOWN(probe)
+{
+	close(self->f.nth);
+}
+
+TEST_F(probe, failure_is_told_and_the_next_one_works)
+{
+	char dir[128];
+	unsigned int n, told = 0;
+	bool failed = true;
+	int err;
+
+	snprintf(dir, sizeof(dir), "/sys/bus/pci/drivers/%s/", variant->driver);
+	for (n = 1; failed && n < MAX_NTH; n = NEXT_SAMPLE(n)) {
+		ASSERT_EQ(0, knob(dir, "unbind", self->pci));
+		ASSERT_EQ(0, nth_begin(&self->f, n));
+		err = knob(dir, "bind", self->pci);
+		failed = nth_end(&self->f);
+		told += !!err;
+
+		EXPECT_TRUE(failed || !err);
+		EXPECT_TRUE(!err || err == -ENOMEM || err == -EFAULT ||
+			    err == -ENODEV || err == -EBUSY || err == -ENOSPC ||
+			    err == -EINVAL || err == -ENXIO) {
+			TH_LOG("%u: %s", n, strerror(-err));
+		}
+		EXPECT_EQ(!err, pci_is_bound(self->pci, variant->driver));
+		if (err)
+			ASSERT_EQ(0, knob(dir, "bind", self->pci));
+	}
+	EXPECT_FALSE(failed);
+	printf("# failures up to the %uth, %u of them told\n", n, told);
+}
+
+/* The same for a module. */
+
+FIXTURE(module) {
+	struct fault f;
+	int ko;
+};
+
+FIXTURE_SETUP(module)
+{
+	char pattern[PATH_MAX];
+	glob_t found;
+
+	ASSERT_EQ(0, knobs_init());
+	snprintf(pattern, sizeof(pattern),
+		 "%s/lib/modules/*/kernel/samples/hmm/hmm_blk.ko", getenv("LAB_MODULES"));
+	ASSERT_EQ(0, glob(pattern, 0, NULL, &found));
+	self->ko = open(found.gl_pathv[0], O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, self->ko);
+	globfree(&found);
+	self->f.nth = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->f.nth);
+}
+
+static int module_load(FIXTURE_DATA(module) *self)
+{
+	return syscall(SYS_finit_module, self->ko, "", 0) ? -errno : 0;
+}
+
+static int module_unload(void)
+{
+	return syscall(SYS_delete_module, "hmm_blk", O_NONBLOCK) ? -errno : 0;
+}
+
+FIXTURE_TEARDOWN(module)
+{
+	module_load(self);
+	close(self->f.nth);
+	close(self->ko);
+}
+
+TEST_F(module, loads_or_not)
+{
+	unsigned int n, told = 0;
+	bool failed = true;
+	int err;
+
+	for (n = 1; failed && n < MAX_NTH; n = NEXT_SAMPLE(n)) {
+		ASSERT_EQ(0, module_unload());
+		ASSERT_EQ(0, nth_begin(&self->f, n));
+		err = module_load(self);
+		failed = nth_end(&self->f);
+		told += !!err;
+		EXPECT_TRUE(failed || !err);
+		EXPECT_TRUE(!err || err == -ENOMEM || err == -EFAULT ||
+			    err == -ENOEXEC || err == -EINVAL) {
+			TH_LOG("%u: %s", n, strerror(-err));
+		}
+		EXPECT_EQ(err ? -1 : 0, access("/dev/hmm_blk", F_OK));
+		if (err)
+			ASSERT_EQ(0, module_load(self));
+	}
+	EXPECT_FALSE(failed);
+	printf("# failures up to the %uth, %u of them told\n", n, told);
+}
+
+static int main_skips(void)
+{
+	printf("TAP version 13\n1..1\n"
+	       "ok 1 fault # SKIP nothing fails on demand in this kernel: DEBUG=1\n");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (access(FAIL_NTH, F_OK))
+		return main_skips();
+	atexit(vsvm_restore);
+	return test_harness_run(argc, argv);
+}
