@@ -55,6 +55,7 @@ struct fault {
 	int nth;
 	struct bench bench;
 	uint8_t *next;		/* what will be in the memory of @bench */
+	char node[64];		/* the GPU's */
 	int edu;
 	int blk;
 	int disk;
@@ -86,6 +87,7 @@ static bool nth_end(struct fault *f)
 static int fault_init(struct fault *f)
 {
 	struct bench *bench = &f->bench;
+	char link[64];
 	int err;
 
 	memset(f, 0, sizeof(*f));
@@ -96,6 +98,9 @@ static int fault_init(struct fault *f)
 		err = bench_init(bench, SIZE, MADV_NOHUGEPAGE);
 	if (err)
 		return err;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", bench->gpu);
+	if (readlink(link, f->node, sizeof(f->node) - 1) < 0)
+		return -errno;
 	f->nth = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
 	f->next = malloc(SIZE);
 	f->edu = edu_open();
@@ -187,12 +192,12 @@ static bool harmed(struct fault *f)
 
 static int opens_gpu(struct fault *f)
 {
-	int gpu = gpu_open(0);
+	int gpu = open(f->node, O_RDWR | O_CLOEXEC);
 
-	(void)f;
-	if (gpu >= 0)
-		close(gpu);
-	return gpu < 0 ? gpu : 0;
+	if (gpu < 0)
+		return -errno;
+	close(gpu);
+	return 0;
 }
 
 static int asks_gpu(struct fault *f)
@@ -207,7 +212,7 @@ static int asks_gpu(struct fault *f)
 		err = gpu_counters(f->bench.gpu, &counters);
 	if (!err)
 		err = gpu_residency(f->bench.gpu, f->bench.buf.mem, SIZE, &where);
-	return err || where.vram == PAGES ? err : -EILSEQ;
+	return err || where.vram + where.ram == PAGES ? err : -EILSEQ;
 }
 
 /* As far as it goes: nobody is told of what stays behind. */
@@ -218,9 +223,7 @@ static int moves_to_vram(struct fault *f)
 
 static int moves_to_ram(struct fault *f)
 {
-	int err = gpu_to_ram(f->bench.gpu, f->bench.buf.mem, SIZE);
-
-	return err || page_is_present(f->bench.buf.mem) ? err : -EILSEQ;
+	return gpu_to_ram(f->bench.gpu, f->bench.buf.mem, SIZE);
 }
 
 static int fills(struct fault *f)
@@ -289,6 +292,11 @@ static int disk_holds(struct fault *f)
 	return differs(ram->mem, f->next, SIZE) == -1 ? 0 : -EILSEQ;
 }
 
+static int is_in_ram(struct fault *f)
+{
+	return page_is_present(f->bench.buf.mem) ? 0 : -EILSEQ;
+}
+
 FIXTURE(nth) {
 	struct fault f;
 };
@@ -310,7 +318,8 @@ FIXTURE_VARIANT_ADD(nth, _name) {					\
 CALL(gpu_open, opens_gpu, in_ram, .errnos = { ENOMEM, EFAULT });
 CALL(gpu_info, asks_gpu, in_vram, .errnos = { ENOMEM, EFAULT });
 CALL(gpu_to_vram, moves_to_vram, in_ram, .errnos = { ENOMEM, EFAULT });
-CALL(gpu_to_ram, moves_to_ram, in_vram, .errnos = { ENOMEM, EFAULT });
+CALL(gpu_to_ram, moves_to_ram, in_vram, .errnos = { ENOMEM, EFAULT },
+     .after = is_in_ram);
 CALL(gpu_fill, fills, in_vram_filled, .errnos = { ENOMEM, EFAULT });
 CALL(gpu_copy, copies_on_gpu, in_vram_copied, .errnos = { ENOMEM, EFAULT });
 CALL(gpu_sum, sums, in_vram, .errnos = { ENOMEM, EFAULT });
@@ -359,8 +368,11 @@ TEST_F(nth, failure_is_told_and_harms_nothing)
 		EXPECT_TRUE(is_expected(variant->errnos, err)) {
 			TH_LOG("%u: %s", n, strerror(-err));
 		}
-		if (err)
+		if (err) {
 			EXPECT_FALSE(harmed(f));
+		} else {
+			EXPECT_EQ(0, variant->after ? variant->after(f) : 0);
+		}
 		/* Once more, and it works. */
 		EXPECT_EQ(0, variant->call(f)) {
 			TH_LOG("after %u: %s", n, strerror(-err));
