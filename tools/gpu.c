@@ -48,14 +48,10 @@ static int find_entry(const char *dir, int (*match)(const struct dirent *),
 	return err;
 }
 
-int gpu_open(unsigned int index)
+int gpu_open_at(const char *pci)
 {
-	char pci[NAME_MAX + 1], node[NAME_MAX + 1], path[PATH_MAX];
+	char node[NAME_MAX + 1], path[PATH_MAX];
 	int fd, err;
-
-	err = find_entry(DRIVER, is_pci_address, index, pci, sizeof(pci));
-	if (err)
-		return err;
 
 	snprintf(path, sizeof(path), DRIVER "/%s/drm", pci);
 	err = find_entry(path, is_render_node, 0, node, sizeof(node));
@@ -65,6 +61,15 @@ int gpu_open(unsigned int index)
 	snprintf(path, sizeof(path), "/dev/dri/%s", node);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
+}
+
+int gpu_open(unsigned int index)
+{
+	char pci[NAME_MAX + 1];
+	int err;
+
+	err = find_entry(DRIVER, is_pci_address, index, pci, sizeof(pci));
+	return err ? err : gpu_open_at(pci);
 }
 
 int gpu_pci_address(int gpu, char *buf, size_t size)

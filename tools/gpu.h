@@ -12,6 +12,9 @@
 /* Open GPU @index; they count in PCI order. Returns a file descriptor. */
 int gpu_open(unsigned int index);
 
+/* Open the GPU that has a PCI address. */
+int gpu_open_at(const char *pci);
+
 /* The PCI address of an open GPU, such as 0000:03:00.0. */
 int gpu_pci_address(int gpu, char *buf, size_t size);
 
