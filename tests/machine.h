@@ -29,12 +29,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/fs.h>
 #include <linux/hmm_blk.h>
 #include <linux/hmm_edu.h>
 
 #define PCI_DEVICES	"/sys/bus/pci/devices/"
 #define PCI_ADDR_LEN	16
 #define MONITOR		"/dev/ttyS2"
+
+/* Seconds, for what takes a moment: hangs are for ever. */
+#define PROMPT	15
 
 extern char **environ;
 
@@ -73,6 +77,23 @@ static inline int command_wait(pid_t pid, double seconds)
 		usleep(2000);
 	}
 	return status ? -EIO : 0;
+}
+
+/* The RDMA device, which is of software. */
+static inline int rxe_delete(void)
+{
+	pid_t pid;
+	int err = command_start(&pid, "rdma link delete rxe0");
+
+	return err ? err : command_wait(pid, PROMPT);
+}
+
+static inline int rxe_add(void)
+{
+	pid_t pid;
+	int err = command_start(&pid, "rdma link add rxe0 type rxe netdev d0");
+
+	return err ? err : command_wait(pid, PROMPT);
 }
 
 /* One line of the monitor; false if none comes for so long. */
@@ -383,6 +404,32 @@ static inline int edu_copy(int edu, void *dst, const void *src, size_t size)
 	if (ioctl(edu, HMM_EDU_COPY, &copy))
 		return -errno;
 	return copy.copied == size ? 0 : -EIO;
+}
+
+static inline int disk_open(void)
+{
+	double end = now() + PROMPT;
+	uint64_t size;
+	glob_t found;
+	int fd = -1;
+	size_t i;
+
+	do {
+		/* Who holds an old one open keeps its name from the new one */
+		if (!glob("/dev/nvme[0-9]*n[0-9]*", 0, NULL, &found)) {
+			for (i = 0; i < found.gl_pathc && fd < 0; i++) {
+				fd = open(found.gl_pathv[i], O_RDWR | O_CLOEXEC);
+				if (fd >= 0 &&
+				    (ioctl(fd, BLKGETSIZE64, &size) || !size)) {
+					close(fd);
+					fd = -1;
+				}
+			}
+			globfree(&found);
+		}
+	} while (fd < 0 && now() < end && !usleep(10000));
+
+	return fd < 0 ? -ENODEV : fd;
 }
 
 /* Through hmm_blk: the disk reads into memory, or writes from it. */

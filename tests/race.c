@@ -35,9 +35,6 @@
 #define SIZE	(PAGES * PAGE)
 #define LAST	(SIZE - PAGE)
 
-/* For what takes a moment: hangs are for ever. */
-#define PROMPT	15
-
 enum importer { EDU, DISK, RXE };
 
 /*

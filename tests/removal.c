@@ -8,8 +8,6 @@
 #include <inttypes.h>
 #include <sys/ioctl.h>
 
-#include <linux/fs.h>
-
 #include "kselftest_harness.h"
 
 #include "common.h"
@@ -18,9 +16,6 @@
 #define SIZE	MIB(2)
 #define PAGES	(SIZE / PAGE)
 #define CHUNK	KIB(128)
-
-/* For what takes a moment: hangs are for ever. */
-#define PROMPT	15
 
 /* How often in a row. */
 #define TIMES	3
@@ -226,32 +221,6 @@ struct user {
 	size_t torn;		/* what a round that failed has left in doubt */
 	size_t torn_size;
 };
-
-static int disk_open(void)
-{
-	double end = now() + PROMPT;
-	uint64_t size;
-	glob_t found;
-	int fd = -1;
-	size_t i;
-
-	do {
-		/* Who holds an old one open keeps its name from the new one */
-		if (!glob("/dev/nvme[0-9]*n[0-9]*", 0, NULL, &found)) {
-			for (i = 0; i < found.gl_pathc && fd < 0; i++) {
-				fd = open(found.gl_pathv[i], O_RDWR | O_CLOEXEC);
-				if (fd >= 0 &&
-				    (ioctl(fd, BLKGETSIZE64, &size) || !size)) {
-					close(fd);
-					fd = -1;
-				}
-			}
-			globfree(&found);
-		}
-	} while (fd < 0 && now() < end && !usleep(10000));
-
-	return fd < 0 ? -ENODEV : fd;
-}
 
 static int disk_io(struct user *user, void *mem, uint64_t pos, size_t size,
 		   bool write)
@@ -811,24 +780,16 @@ FIXTURE_TEARDOWN(importer)
 
 static int importer_go(const struct device *dev, enum way way)
 {
-	pid_t pid;
-	int err;
-
 	if (dev->part)
 		return take_away(dev, 1, way, false);
-	err = command_start(&pid, "rdma link delete rxe0");
-	return err ? err : command_wait(pid, PROMPT);
+	return rxe_delete();
 }
 
 static int importer_come(const struct device *dev, enum way way)
 {
-	pid_t pid;
-	int err;
-
 	if (dev->part)
 		return bring_back(dev, way);
-	err = command_start(&pid, "rdma link add rxe0 type rxe netdev d0");
-	return err ? err : command_wait(pid, PROMPT);
+	return rxe_add();
 }
 
 /* How it is told that its device is gone, which may have been at work for it. */
