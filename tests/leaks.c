@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <fcntl.h>
+#include <glob.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common.h"
+#include "leaks.h"
+
+/*
+ * The kernel keeps some of what it has allocated for the next one, and files that
+ * are looked at leave something behind. So much is not told from a leak; one that
+ * happens each time something is done is more. The records of processes, which
+ * are all gone, are exact.
+ */
+#define SLAB_SLACK	256
+#define SLAB_PERCENT	5
+#define RAM_SLACK_KIB	8192
+
+static void add(struct figures *figures, const char *kind, const char *name,
+		long long value, long long slack)
+{
+	struct figure *figure = &figures->figure[figures->n];
+
+	if (figures->n == ARRAY_LEN(figures->figure))
+		abort();
+	snprintf(figure->name, sizeof(figure->name), "%s/%s", kind, name);
+	figure->value = value;
+	figure->slack = slack;
+	figures->n++;
+}
+
+static void read_vram(struct figures *figures)
+{
+	struct drm_vsvm_info info;
+	char pci[32];
+	int i, gpu;
+
+	for (i = 0; (gpu = gpu_open(i)) >= 0; i++) {
+		if (!gpu_info(gpu, &info) &&
+		    !gpu_pci_address(gpu, pci, sizeof(pci)))
+			add(figures, "vram", pci,
+			    (info.vram_size - vram_free(gpu)) / PAGE, 0);
+		close(gpu);
+	}
+}
+
+/*
+ * What is free may sit in caches, on each CPU, and a CPU that is idle goes on to
+ * use the page tables of a process that is gone.
+ */
+static void tidy_up(void)
+{
+	int cpu, cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t home, one;
+	glob_t found;
+	size_t i;
+
+	sched_getaffinity(0, sizeof(home), &home);
+	for (cpu = 0; cpu < cpus; cpu++) {
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		sched_setaffinity(0, sizeof(one), &one);
+		usleep(100000);
+	}
+	sched_setaffinity(0, sizeof(home), &home);
+
+	file_write("/proc/sys/vm/drop_caches", "3");
+	file_write("/proc/sys/vm/compact_memory", "1");
+	if (glob("/sys/kernel/slab/*/shrink", 0, NULL, &found))
+		return;
+	for (i = 0; i < found.gl_pathc; i++)
+		file_write(found.gl_pathv[i], "1");
+	globfree(&found);
+}
+
+static void read_slab(struct figures *figures)
+{
+	char line[512], name[64];
+	long long objects;
+	FILE *file;
+
+	file = fopen("/proc/slabinfo", "r");
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%63s %lld", name, &objects) != 2)
+			continue;
+		if (!strcmp(name, "mm_struct"))
+			add(figures, "process", name, objects, 0);
+		else
+			add(figures, "slab", name, objects,
+			    SLAB_SLACK + objects * SLAB_PERCENT / 100);
+	}
+	if (file)
+		fclose(file);
+}
+
+/* In KiB: what processes leave behind, and what nobody accounts for. */
+static void read_ram(struct figures *figures)
+{
+	static const char * const theirs[] = {
+		"AnonPages", "PageTables", "Unevictable", "KernelStack",
+		"VmallocUsed",
+	};
+	static const char * const accounted[] = {
+		"MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Slab",
+		"KernelStack", "PageTables", "VmallocUsed", "Percpu",
+	};
+	long long kib, rest = 0, swap = 0;
+	char line[128], name[32];
+	size_t i;
+	FILE *file;
+
+	file = fopen("/proc/meminfo", "r");
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%31[^:]: %lld", name, &kib) != 2)
+			continue;
+		for (i = 0; i < ARRAY_LEN(theirs); i++)
+			if (!strcmp(name, theirs[i]))
+				add(figures, "ram", name, kib,
+				    RAM_SLACK_KIB / 4);
+		for (i = 0; i < ARRAY_LEN(accounted); i++)
+			if (!strcmp(name, accounted[i]))
+				rest -= kib;
+		if (!strcmp(name, "MemTotal"))
+			rest += kib;
+		if (!strcmp(name, "SwapTotal"))
+			swap += kib;
+		/* What is cached there may have no other user any more */
+		if (!strcmp(name, "SwapFree") || !strcmp(name, "SwapCached"))
+			swap -= kib;
+	}
+	if (file)
+		fclose(file);
+	add(figures, "ram", "rest", rest, RAM_SLACK_KIB);
+	/* Others are swapped out as well, and stay there until they run */
+	add(figures, "ram", "swap", swap, RAM_SLACK_KIB);
+}
+
+static void read_modules(struct figures *figures)
+{
+	char line[512], name[64];
+	long long size, users;
+	FILE *file;
+
+	file = fopen("/proc/modules", "r");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "%63s %lld %lld", name, &size, &users) == 3)
+			add(figures, "module", name, users, 0);
+	if (file)
+		fclose(file);
+}
+
+/* Of the drivers that map memory of processes. */
+static void read_dma(struct figures *figures)
+{
+	static const char * const drivers[] = { "vsvm", "hmm_edu", "nvme" };
+	long long count[ARRAY_LEN(drivers)] = { };
+	char line[512], driver[64];
+	size_t i;
+	FILE *file;
+
+	file = fopen("/sys/kernel/debug/dma-api/dump", "r");
+	if (!file)
+		return;
+	while (fgets(line, sizeof(line), file))
+		for (i = 0; i < ARRAY_LEN(drivers); i++)
+			if (sscanf(line, "%63s", driver) == 1 &&
+			    !strcmp(driver, drivers[i]))
+				count[i]++;
+	fclose(file);
+	for (i = 0; i < ARRAY_LEN(drivers); i++)
+		add(figures, "dma", drivers[i], count[i], 0);
+}
+
+/* "0: rxe0: pd 1 cq 1 qp 1 cm_id 0 mr 0 ctx 0 srq 0" */
+static void read_rdma(struct figures *figures)
+{
+	char name[32];
+	long long count;
+	FILE *file;
+
+	file = popen("rdma resource show 2>/dev/null | sed 's/.*rxe0: *//'", "r");
+	while (file && fscanf(file, "%31s %lld", name, &count) == 2)
+		add(figures, "rdma", name, count, 0);
+	if (file)
+		pclose(file);
+}
+
+void figures_read(struct figures *figures)
+{
+	figures->n = 0;
+	read_rdma(figures);
+	read_modules(figures);
+	read_vram(figures);
+	read_dma(figures);
+	tidy_up();
+	read_slab(figures);
+	read_ram(figures);
+}
+
+static const struct figure *find(const struct figures *figures, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < figures->n; i++)
+		if (!strcmp(figures->figure[i].name, name))
+			return &figures->figure[i];
+	return NULL;
+}
+
+static int compare(const struct figures *before, const struct figures *after,
+		   const char *prefix, bool print)
+{
+	int grown = 0, seen = 0;
+	size_t i;
+
+	for (i = 0; i < after->n; i++) {
+		const struct figure *now = &after->figure[i];
+		const struct figure *old = find(before, now->name);
+
+		if (strncmp(now->name, prefix, strlen(prefix)))
+			continue;
+		seen++;
+		if (old && now->value <= old->value + old->slack)
+			continue;
+		if (!old && now->value <= now->slack)
+			continue;
+		grown++;
+		if (print)
+			printf("# %s: %lld, was %lld\n", now->name, now->value,
+			       old ? old->value : 0);
+	}
+	return seen ? grown : -1;
+}
+
+int figures_grown(const struct figures *before, const char *prefix,
+		  double seconds)
+{
+	static struct figures after;
+	time_t end = time(NULL) + seconds;
+	int grown;
+
+	for (;;) {
+		figures_read(&after);
+		grown = compare(before, &after, prefix, false);
+		if (grown <= 0 || time(NULL) >= end)
+			break;
+		usleep(200000);
+	}
+	return compare(before, &after, prefix, true);
+}
