@@ -226,6 +226,20 @@ TEST_F(uapi, huge_page_of_two_processes_returns_in_pieces)
 	EXPECT_EQ(0, child_end(&child));
 }
 
+TEST_F(uapi, huge_page_returns_in_pieces_from_the_middle)
+{
+	volatile uint8_t *middle = self->buf.mem + 5 * PAGE + 7;
+
+	if (fail_huge_pages(false))
+		SKIP(return, "no fail_page_alloc: needs DEBUG=1");
+	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, SIZE));
+	ASSERT_EQ(PAGES, huge_pages_in_vram(self->gpu, self->buf.mem, SIZE));
+	ASSERT_EQ(0, fail_huge_pages(true));
+	*middle = self->buf.shadow[5 * PAGE + 7];
+	EXPECT_EQ(-1, buffer_differs(&self->buf));
+	EXPECT_EQ(0, fail_huge_pages(false));
+}
+
 TEST_F(uapi, prefetch_of_what_was_never_touched)
 {
 	struct buffer hole;
