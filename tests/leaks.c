@@ -49,9 +49,12 @@ static void read_vram(struct figures *figures)
 	}
 }
 
+#define KHUGEPAGED	"/sys/kernel/mm/transparent_hugepage/khugepaged/"
+
 /*
  * What is free may sit in caches, on each CPU, and a CPU that is idle goes on to
- * use the page tables of a process that is gone.
+ * use the page tables of a process that is gone. khugepaged, who sleeps up to a
+ * minute, may keep one that it has been looking at.
  */
 static void tidy_up(void)
 {
@@ -69,8 +72,9 @@ static void tidy_up(void)
 	}
 	sched_setaffinity(0, sizeof(home), &home);
 
+	file_write(KHUGEPAGED "alloc_sleep_millisecs", "100");
+	file_write(KHUGEPAGED "scan_sleep_millisecs", "100");
 	file_write("/proc/sys/vm/drop_caches", "3");
-	file_write("/proc/sys/vm/compact_memory", "1");
 	if (glob("/sys/kernel/slab/*/shrink", 0, NULL, &found))
 		return;
 	for (i = 0; i < found.gl_pathc; i++)
@@ -98,6 +102,22 @@ static void read_slab(struct figures *figures)
 		fclose(file);
 }
 
+/* In KiB: free, but each CPU keeps some for itself. */
+static long long free_on_cpus(void)
+{
+	long long pages = 0, count;
+	char line[128];
+	FILE *file;
+
+	file = fopen("/proc/zoneinfo", "r");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, " count: %lld", &count) == 1)
+			pages += count;
+	if (file)
+		fclose(file);
+	return pages * (PAGE / 1024);
+}
+
 /* In KiB: what processes leave behind, and what nobody accounts for. */
 static void read_ram(struct figures *figures)
 {
@@ -109,7 +129,7 @@ static void read_ram(struct figures *figures)
 		"MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Slab",
 		"KernelStack", "PageTables", "VmallocUsed", "Percpu",
 	};
-	long long kib, rest = 0, swap = 0;
+	long long kib, rest = -free_on_cpus(), swap = 0;
 	char line[128], name[32];
 	size_t i;
 	FILE *file;
