@@ -92,6 +92,9 @@ static void read_slab(struct figures *figures)
 	while (file && fgets(line, sizeof(line), file)) {
 		if (sscanf(line, "%63s %lld", name, &objects) != 2)
 			continue;
+		/* What is kept of others is not theirs */
+		if (!strncmp(name, "debug_objects", 13) || !strncmp(name, "kmemleak", 8))
+			continue;
 		if (!strcmp(name, "mm_struct"))
 			add(figures, "process", name, objects, 0);
 		else

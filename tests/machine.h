@@ -38,7 +38,7 @@
 #define MONITOR		"/dev/ttyS2"
 
 /* Seconds, for what takes a moment: hangs are for ever. */
-#define PROMPT	15
+#define PROMPT	(30 * slowness())
 
 extern char **environ;
 

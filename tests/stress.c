@@ -602,7 +602,7 @@ static enum kind first_that_is_missing(void)
 
 static void storm(double seconds)
 {
-	double start = now(), patience = 120 + seconds;
+	double start = now(), patience = 120 * slowness() + seconds;
 	pid_t weather[2];
 	int i;
 
@@ -628,7 +628,7 @@ static void storm(double seconds)
 	start = now();
 	while (!shared->stop && !one_has_died() &&
 	       (now() < start + seconds ||
-		(first_that_is_missing() < NR_KINDS && now() < start + 4 * seconds)))
+		(first_that_is_missing() < NR_KINDS && now() < start + 4 * slowness() * seconds)))
 		usleep(100000);
 	seconds = now() - start;
 	shared->stop = true;
