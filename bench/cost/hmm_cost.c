@@ -156,7 +156,7 @@ static int cost_run(struct hmm_cost_run *run)
 	if (!n || !PAGE_ALIGNED(run->addr | run->size))
 		return -EINVAL;
 
-	mirror = kzalloc(sizeof(*mirror), GFP_KERNEL);
+	mirror = kzalloc_obj(*mirror);
 	if (!mirror)
 		return -ENOMEM;
 
