@@ -39,7 +39,7 @@ const struct kind fuzz_kinds[KINDS] = {
 		F(hmm_edu_copy, dst, ADDR),
 		F(hmm_edu_copy, src, ADDR),
 		F(hmm_edu_copy, size, SIZE),
-	}, { EINVAL, EFAULT, EPERM } },
+	}, { EINVAL, EFAULT, EPERM, EBUSY, ENOMEM } },
 	[IO] = { "blk io", HMM_BLK_IO, BLK, 512, {
 		F(hmm_blk_io, addr, ADDR),
 		F(hmm_blk_io, size, SIZE),

@@ -21,6 +21,8 @@
  *	dma_bits of the module.
  * -EIO: the device does not do as it is told.
  * -ENODEV: the device is gone.
+ * -EBUSY: the memory does not stay where it is for long enough; try again.
+ * -ENOMEM: out of memory.
  * -EINTR: the process is being killed.
  */
 struct hmm_edu_copy {
