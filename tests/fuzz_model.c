@@ -297,7 +297,9 @@ static void edu_done(struct fuzzer *me, const struct hmm_edu_copy *copy, int err
 static void blk_done(struct fuzzer *me, const struct hmm_blk_io *io, int err,
 		     enum access should)
 {
-	bool disk = io->fd == me->fds[RW] || io->fd == me->fds[RO] || io->fd == me->fds[WO];
+	/* And where nobody else writes. */
+	bool disk = (io->fd == me->fds[RW] || io->fd == me->fds[RO] || io->fd == me->fds[WO]) &&
+		    io->offset < DISK_END - DISK_STRIDE;
 	uint64_t size = io->size, done = io->done;
 	ssize_t mem = model_of(me, io->addr, done), at;
 
