@@ -508,7 +508,7 @@ static int pressure(void)
 {
 	long swap = meminfo("SwapFree");
 	size_t pos, size = meminfo("MemTotal") / 4096 * MIB(4);
-	double end = now() + 20;
+	double end = now() + 20 * slowness();
 	bool done = false;
 	uint8_t *mem;
 
