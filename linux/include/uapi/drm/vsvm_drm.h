@@ -92,7 +92,7 @@ struct drm_vsvm_prefetch {
  *
  * Memory of another device within reach is worked on where it is. Otherwise the
  * range migrates to device memory first. What cannot, or finds no room, is worked
- * on over DMA where it is.
+ * on over DMA where it is, until the kernel unmaps it or it is prefetched.
  *
  * -EINVAL: also: unknown @op, or the ranges of a copy overlap.
  * -EACCES: the memory is to be written, but mapped read-only.

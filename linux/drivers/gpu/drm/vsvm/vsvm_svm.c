@@ -375,7 +375,7 @@ static struct vsvm_range *fault_range(struct vsvm_file *vfile,
 	struct drm_gpusvm *svm = &vfile->svm;
 	struct drm_gpusvm_range *base;
 	struct vsvm_range *range;
-	bool may_migrate, in_vram, on_peers, valid, anew = false;
+	bool may_migrate, in_vram, stays, valid, anew = false;
 	int tries, err;
 
 	lockdep_assert_held(&vfile->lock);
@@ -397,16 +397,19 @@ again:
 	/*
 	 * Pages that are mapped read-only, as after fork(), stay so in VRAM,
 	 * and come back when they are mapped for writing, which makes them
-	 * writable. The second time they stay there.
+	 * writable. The second time they stay there. What could not migrate, a
+	 * pinned page perhaps, is left alone as long as it is mapped: to try
+	 * takes it from all others that have it mapped.
 	 */
 	for (tries = 0; ; tries++) {
 		drm_gpusvm_notifier_lock(svm);
 		valid = drm_gpusvm_pages_valid(svm, &range->pages);
 		in_vram = range->pages.dpagemap == &vdev->dpagemap;
-		on_peers = !here && valid && mapped_on_peers(vfile, range);
+		stays = !here && valid &&
+			(!tries || mapped_on_peers(vfile, range));
 		drm_gpusvm_notifier_unlock(svm);
 
-		if (valid && (in_vram || on_peers || !may_migrate || tries == 2))
+		if (valid && (in_vram || stays || !may_migrate || tries == 2))
 			return range;
 		if (tries == 2)
 			return ERR_PTR(-EAGAIN);
