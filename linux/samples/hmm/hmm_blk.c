@@ -253,6 +253,11 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 			chunk = PAGE_SIZE;
 			continue;
 		}
+		if (err == -EBUSY && chunk > PAGE_SIZE) {
+			/* Less of it changes less often, and migrates faster */
+			chunk /= 2;
+			continue;
+		}
 		if (err)
 			break;
 
