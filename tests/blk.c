@@ -284,7 +284,12 @@ static bool page_out(uint8_t *mem, size_t size)
 TEST_F(blk, what_is_read_into_ram_is_swapped_out_with_it)
 {
 	size_t size = HUGE_PAGE, at;
+	cpu_set_t one;
 
+	/* A page that is new waits on a list of its CPU; madvise() reads its own */
+	CPU_ZERO(&one);
+	CPU_SET(0, &one);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
 	ASSERT_EQ(0, gpu_to_ram(self->gpu[0], self->buf.mem, SIZE));
 	ASSERT_TRUE(page_out(self->buf.mem, size));
 	for (at = 0; at < size; at += PAGE)
