@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Processes that go, in whatever way, with all that they have open: their VRAM is
- * free soon, and nobody can reach it by what they left behind.
+ * free soon, and nobody can reach it by what they left behind. And those that get
+ * signals, and live on.
  */
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
 
 #include "common.h"
+#include "machine.h"
 
 #define SIZE	MIB(4)
 
 /* A page in the middle of a huge one. */
 #define MIDDLE	(HUGE_PAGE / 2 + 3 * PAGE)
+
+/* Of mappings: the first notifier of a process looks at each, for milliseconds. */
+#define MANY	20000
 
 FIXTURE(process) {
 	int gpu;
@@ -284,6 +290,108 @@ TEST_F(orphan, mr_is_not_written)
 					 self->ram_mr->lkey,
 					 self->orphan->raddr,
 					 self->orphan->rkey, PAGE));
+}
+
+/* Calls of a process that has not used a device yet, and is about to get a signal */
+
+FIXTURE(signals) {
+	int gpu;
+	int edu;
+	int blk;
+	int disk;
+	uint8_t *mem;
+};
+
+static int first_sum(FIXTURE_DATA(signals) *self)
+{
+	uint64_t sum;
+
+	return gpu_sum(self->gpu, self->mem, PAGE, &sum);
+}
+
+static int first_residency(FIXTURE_DATA(signals) *self)
+{
+	struct drm_vsvm_residency where;
+
+	return gpu_residency(self->gpu, self->mem, PAGE, &where);
+}
+
+static int first_to_vram(FIXTURE_DATA(signals) *self)
+{
+	uint64_t pages;
+
+	return gpu_to_vram(self->gpu, self->mem, PAGE, &pages);
+}
+
+static int first_to_ram(FIXTURE_DATA(signals) *self)
+{
+	return gpu_to_ram(self->gpu, self->mem, PAGE);
+}
+
+static int first_edu_copy(FIXTURE_DATA(signals) *self)
+{
+	return edu_copy(self->edu, self->mem, self->mem + PAGE / 2, PAGE / 2);
+}
+
+static int first_disk_read(FIXTURE_DATA(signals) *self)
+{
+	return disk_transfer(self->blk, self->disk, self->mem, 0, PAGE, false);
+}
+
+FIXTURE_VARIANT(signals) {
+	int (*call)(FIXTURE_DATA(signals) *self);
+};
+
+#define SIGNALS(name)	FIXTURE_VARIANT_ADD(signals, name) { .call = first_##name }
+
+SIGNALS(sum);
+SIGNALS(residency);
+SIGNALS(to_vram);
+SIGNALS(to_ram);
+SIGNALS(edu_copy);
+SIGNALS(disk_read);
+
+FIXTURE_SETUP(signals)
+{
+	size_t i;
+
+	self->gpu = gpu_open(0);
+	self->edu = edu_open();
+	self->blk = open("/dev/hmm_blk", O_RDWR);
+	self->disk = disk_open();
+	self->mem = mmap(NULL, 2 * MANY * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->mem);
+	for (i = 1; i < MANY; i++)
+		ASSERT_EQ(0, mprotect(self->mem + (2 * i - 1) * PAGE, PAGE,
+				      PROT_READ));
+}
+
+FIXTURE_TEARDOWN(signals)
+{
+	close(self->disk);
+	close(self->blk);
+	close(self->edu);
+	close(self->gpu);
+}
+
+static volatile sig_atomic_t signals;
+
+static void count_signal(int signal __attribute__((unused)))
+{
+	signals++;
+}
+
+TEST_F(signals, do_not_interrupt)
+{
+	struct sigaction action = { .sa_handler = count_signal };
+	struct itimerval timer = { .it_value.tv_usec = 2000 };
+
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &timer, NULL));
+	EXPECT_EQ(0, variant->call(self));
+	if (!signals)
+		SKIP(return, "it was over before the signal came");
 }
 
 TEST_HARNESS_MAIN

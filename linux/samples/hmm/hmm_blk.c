@@ -241,6 +241,9 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	err = mmu_interval_notifier_insert(&job.notifier, current->mm, start,
 					   PAGE_ALIGN(addr + size) - start,
 					   &job_ops);
+	/* The first one of a process gives way to any signal */
+	if (err == -EINTR)
+		err = -ERESTARTNOINTR;
 	if (err)
 		goto out_free;
 

@@ -150,7 +150,8 @@ static int mirror_init(struct edu_mirror *mirror, struct edu *edu,
 	if (err)
 		hmm_dma_map_free(mirror->dev, &mirror->map);
 
-	return err;
+	/* The first one of a process gives way to any signal */
+	return err == -EINTR ? -ERESTARTNOINTR : err;
 }
 
 static void mirror_fini(struct edu_mirror *mirror)

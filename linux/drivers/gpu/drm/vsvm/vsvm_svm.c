@@ -262,6 +262,8 @@ static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
 	mutex_init(&walk->lock);
 	err = mmu_interval_notifier_insert(&walk->notifier, current->mm, addr,
 					   size, &pages_walk_ops);
+	if (err == -EINTR)
+		err = -ERESTARTNOINTR;
 	if (err)
 		goto out_free;
 
@@ -521,6 +523,8 @@ static int __run(struct vsvm_file *vfile, unsigned long addr, unsigned long size
 			return -EFAULT;
 		case -EPERM:
 			return -EACCES;
+		case -EINTR:	/* the first notifier of a process gives way to signals */
+			return -ERESTARTNOINTR;
 		case -EAGAIN:	/* invalidated once more */
 		case -EBUSY:
 		case -EFAULT:	/* perhaps the mapping has changed */
