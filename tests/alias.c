@@ -226,9 +226,7 @@ TEST_F(alias, registration_leaves_swapped_out_memory_there)
 	size_t pos;
 
 	ASSERT_EQ(0, gpu_to_ram(bench->gpu, bench->buf.mem, SIZE));
-	ASSERT_EQ(0, madvise(bench->buf.mem, SIZE, MADV_PAGEOUT));
-	for (pos = 0; pos < SIZE; pos += PAGE)
-		ASSERT_FALSE(page_is_present(bench->buf.mem + pos));
+	ASSERT_EQ(0, pages_out(bench->buf.mem, SIZE));
 	ASSERT_EQ(0, bench_register(bench));
 	for (pos = 0; pos < SIZE; pos += PAGE)
 		EXPECT_FALSE(page_is_present(bench->buf.mem + pos));

@@ -262,41 +262,18 @@ TEST_F(blk, reads_into_ram_and_writes_from_it)
 	WRITE(HUGE_PAGE - SECTOR, PAGE, 0);
 }
 
-/* A page that was used just now may not go at once. */
-static bool page_out(uint8_t *mem, size_t size)
-{
-	int tries = 50;
-	size_t at = 0;
-
-	while (at < size && tries) {
-		if (page_is_elsewhere(mem + at)) {
-			at += PAGE;
-		} else {
-			madvise(mem, size, MADV_PAGEOUT);
-			if (!page_is_elsewhere(mem + at) && tries--)
-				usleep(20000);
-		}
-	}
-	return at == size;
-}
-
 /* Just swapped in, pages are clean: the kernel could drop them as they were. */
 TEST_F(blk, what_is_read_into_ram_is_swapped_out_with_it)
 {
 	size_t size = HUGE_PAGE, at;
-	cpu_set_t one;
 
-	/* A page that is new waits on a list of its CPU; madvise() reads its own */
-	CPU_ZERO(&one);
-	CPU_SET(0, &one);
-	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
 	ASSERT_EQ(0, gpu_to_ram(self->gpu[0], self->buf.mem, SIZE));
-	ASSERT_TRUE(page_out(self->buf.mem, size));
+	ASSERT_EQ(0, pages_out(self->buf.mem, size));
 	for (at = 0; at < size; at += PAGE)
 		*(volatile uint8_t *)(self->buf.mem + at);
 
 	READ(0, size, MIB(1));
-	EXPECT_TRUE(page_out(self->buf.mem, size));
+	EXPECT_EQ(0, pages_out(self->buf.mem, size));
 }
 
 /*

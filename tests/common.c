@@ -237,6 +237,35 @@ bool page_is_elsewhere(const void *addr)
 	return page_bits(addr) >> 62 & 1;
 }
 
+/*
+ * A page that was used just now may not go at once, and one that is new waits on
+ * a list of the CPU that touched it first, where only its own madvise() looks.
+ */
+int pages_out(uint8_t *mem, size_t size)
+{
+	int tries = 0, cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t home, one;
+	size_t at = 0;
+
+	if (sched_getaffinity(0, sizeof(home), &home))
+		return -errno;
+	while (at < size && tries < 50) {
+		if (page_is_elsewhere(mem + at)) {
+			at += PAGE;
+			continue;
+		}
+		CPU_ZERO(&one);
+		CPU_SET(tries % cpus, &one);
+		sched_setaffinity(0, sizeof(one), &one);
+		madvise(mem, size, MADV_PAGEOUT);
+		if (!page_is_elsewhere(mem + at) && ++tries % cpus == 0)
+			usleep(20000);
+	}
+	sched_setaffinity(0, sizeof(home), &home);
+
+	return at < size ? -EBUSY : 0;
+}
+
 uint64_t stat_read(const char *name)
 {
 	unsigned long long value = ~0ULL;

@@ -95,6 +95,9 @@ uint64_t vram_leaked(int gpu, uint64_t expected);
 bool page_is_present(const void *addr);
 bool page_is_elsewhere(const void *addr);
 
+/* To swap space, or at least on the way. -EBUSY: something keeps them. */
+int pages_out(uint8_t *mem, size_t size);
+
 /* A counter of /sys/kernel/mm/hmm_p2pdma/stats; ~0 on errors. */
 uint64_t stat_read(const char *name);
 int aliases_enable(bool enable);

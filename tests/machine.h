@@ -13,7 +13,6 @@
 #include <glob.h>
 #include <limits.h>
 #include <poll.h>
-#include <sched.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -189,31 +188,22 @@ static inline int disk_throttle(const char *drive, unsigned int bytes_per_second
 /* To disk, and not only to where it waits for that; it has a content. */
 static inline int page_swap_out(volatile uint8_t *page)
 {
-	int tries, err, cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned char cached;
-	cpu_set_t home, one;
+	int tries, err;
 
-	if (sched_getaffinity(0, sizeof(home), &home))
-		return -errno;
-	for (tries = 0, err = -EBUSY; err == -EBUSY && tries < 100; tries++) {
-		/* A new page waits on a list of the CPU that touched it first */
-		CPU_ZERO(&one);
-		CPU_SET(tries % cpus, &one);
-		if (sched_setaffinity(0, sizeof(one), &one) ||
-		    madvise((void *)page, 4096, MADV_PAGEOUT) ||
-		    mincore((void *)page, 4096, &cached)) {
-			err = -errno;
-		} else if (!(cached & 1)) {
-			err = 0;
-		} else {
-			/* It is, on disk as well by then, if it is not written to */
-			usleep(5000);
-			(void)*page;
-		}
+	for (tries = 0; tries < 100; tries++) {
+		err = pages_out((uint8_t *)page, PAGE);
+		if (err)
+			return err;
+		if (mincore((void *)page, PAGE, &cached))
+			return -errno;
+		if (!(cached & 1))
+			return 0;
+		/* It is, on disk as well by then, if it is not written to */
+		usleep(5000);
+		(void)*page;
 	}
-	sched_setaffinity(0, sizeof(home), &home);
-
-	return err;
+	return -EBUSY;
 }
 
 /*

@@ -57,7 +57,7 @@ FIXTURE_SETUP(mixed)
 		if (kinds[i] == 'R' || kinds[i] == 'S')
 			buffer_write(&bench->buf, offset, PAGE);
 		if (kinds[i] == 'S')
-			ASSERT_EQ(0, madvise(page, PAGE, MADV_PAGEOUT));
+			ASSERT_EQ(0, pages_out(page, PAGE));
 		if (kinds[i] == 'Z')
 			ASSERT_EQ(0, *(volatile uint8_t *)page);
 	}
