@@ -88,9 +88,13 @@ static int removal_start(pid_t *pid, const struct device *dev, enum way way)
 		return command_start(pid, "echo 1 >" PCI_DEVICES "%s/remove",
 				     dev->pci);
 	default:
-		/* Do not wait for those who may want to press the button again */
+		/*
+		 * Do not wait for those who may want to press the button again.
+		 * By now they may have had their time: then it is off already
+		 */
 		return command_start(pid, "for slot in /sys/bus/pci/slots/*; do "
-				     "[ $(cat $slot/address) != %.10s ] || echo 0 >$slot/power; done",
+				     "[ $(cat $slot/address) != %.10s ] || echo 0 >$slot/power; done "
+				     "2>/dev/null; true",
 				     dev->pci);
 	}
 }
