@@ -383,6 +383,7 @@ static inline int edu_open(void)
 	return fd < 0 ? -errno : fd;
 }
 
+/* A kernel that checks itself may take longer than it has patience. */
 static inline int edu_copy(int edu, void *dst, const void *src, size_t size)
 {
 	struct hmm_edu_copy copy = {
@@ -390,10 +391,16 @@ static inline int edu_copy(int edu, void *dst, const void *src, size_t size)
 		.src = (uintptr_t)src,
 		.size = size,
 	};
+	int tries = 20;
 
-	if (ioctl(edu, HMM_EDU_COPY, &copy))
-		return -errno;
-	return copy.copied == size ? 0 : -EIO;
+	while (ioctl(edu, HMM_EDU_COPY, &copy)) {
+		if (errno != EBUSY || !--tries)
+			return -errno;
+		copy.dst += copy.copied;
+		copy.src += copy.copied;
+		copy.size -= copy.copied;
+	}
+	return copy.copied == copy.size ? 0 : -EIO;
 }
 
 static inline int disk_open(void)

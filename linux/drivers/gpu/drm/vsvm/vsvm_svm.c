@@ -237,15 +237,40 @@ static void count_pages(struct vsvm_file *vfile, struct drm_vsvm_residency *wher
 	}
 }
 
+/* Look at @range, once. -EAGAIN: it has changed meanwhile. */
+static int walk_piece(struct vsvm_file *vfile, struct pages_walk *walk,
+		      struct hmm_range *range, struct drm_vsvm_residency *where)
+{
+	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
+	int idx, err;
+
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	if (!drm_dev_enter(&vfile->vdev->drm, &idx))
+		return -ENODEV;
+
+	err = hmm_range_fault_unlocked_timeout(range, timeout);
+	mutex_lock(&walk->lock);
+	if (!err && mmu_interval_read_retry(&walk->notifier,
+					    range->notifier_seq))
+		err = -EAGAIN;
+	if (!err)
+		count_pages(vfile, where, walk->pfns,
+			    (range->end - range->start) >> PAGE_SHIFT);
+	mutex_unlock(&walk->lock);
+	drm_dev_exit(idx);
+
+	return err;
+}
+
 static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
 		      unsigned long size, unsigned long flags,
 		      bool prefer_alias, struct drm_vsvm_residency *where)
 {
 	struct hmm_client client = { .dma_dev = vfile->vdev->drm.dev };
-	unsigned long end = addr + size;
+	unsigned long end = addr + size, piece = SZ_2M;
 	struct pages_walk *walk;
 	struct hmm_range range = { .default_flags = flags };
-	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
 	int err;
 
 	walk = kvzalloc_obj(*walk);
@@ -270,34 +295,17 @@ static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
 	range.notifier = &walk->notifier;
 	range.hmm_pfns = walk->pfns;
 
-	for (; addr < end && !err; addr = range.end) {
-		bool done = false;
-		int idx;
-
+	while (addr < end) {
 		range.start = addr;
-		range.end = min(ALIGN(addr + 1, SZ_2M), end);
-
-		while (!done && !err) {
-			if (fatal_signal_pending(current)) {
-				err = -EINTR;
-				break;
-			}
-			if (!drm_dev_enter(&vfile->vdev->drm, &idx)) {
-				err = -ENODEV;
-				break;
-			}
-			err = hmm_range_fault_unlocked_timeout(&range, timeout);
-			mutex_lock(&walk->lock);
-			if (!err && !mmu_interval_read_retry(&walk->notifier,
-							     range.notifier_seq)) {
-				done = true;
-				count_pages(vfile, where, walk->pfns,
-					    (range.end - addr) >> PAGE_SHIFT);
-			}
-			mutex_unlock(&walk->lock);
-			drm_dev_exit(idx);
-			cond_resched();
-		}
+		range.end = min(ALIGN(addr + 1, piece), end);
+		err = walk_piece(vfile, walk, &range, where);
+		if (!err)
+			addr = range.end;
+		else if (err == -EBUSY && piece > PAGE_SIZE)
+			piece /= 2;	/* changes less often, migrates faster */
+		else if (err != -EAGAIN)
+			break;
+		cond_resched();
 	}
 
 	mmu_interval_notifier_remove(&walk->notifier);
