@@ -149,29 +149,32 @@ static void test_no_change_once_a_page_is_out(struct kunit *test)
 
 static void test_peers_are_a_set(struct kunit *test)
 {
-	struct dev_pagemap pgmap[11] = {};
+	const int n = 11;
+	struct dev_pagemap *pgmap = kunit_kcalloc(test, n, sizeof(*pgmap),
+						  GFP_KERNEL);
 	struct hmm_peers peers;
 	int i, j;
 
+	KUNIT_ASSERT_NOT_NULL(test, pgmap);
 	hmm_peers_init(&peers, NULL);
-	for (i = 0; i < ARRAY_SIZE(pgmap); i++) {
+	for (i = 0; i < n; i++) {
 		KUNIT_EXPECT_FALSE(test, hmm_peers_have(&peers, &pgmap[i]));
 		KUNIT_EXPECT_EQ(test, 0, hmm_peers_add(&peers, &pgmap[i]));
 		KUNIT_EXPECT_EQ(test, -EEXIST, hmm_peers_add(&peers, &pgmap[i]));
-		for (j = 0; j < ARRAY_SIZE(pgmap); j++)
+		for (j = 0; j < n; j++)
 			KUNIT_EXPECT_EQ(test, j <= i,
 					hmm_peers_have(&peers, &pgmap[j]));
 	}
 
-	for (i = 0; i < ARRAY_SIZE(pgmap); i += 2)
+	for (i = 0; i < n; i += 2)
 		hmm_peers_remove(&peers, &pgmap[i]);
 	hmm_peers_remove(&peers, &pgmap[0]);
-	for (i = 0; i < ARRAY_SIZE(pgmap); i++)
+	for (i = 0; i < n; i++)
 		KUNIT_EXPECT_EQ(test, i % 2, hmm_peers_have(&peers, &pgmap[i]));
 
-	for (i = 0; i < ARRAY_SIZE(pgmap); i += 2)
+	for (i = 0; i < n; i += 2)
 		KUNIT_EXPECT_EQ(test, 0, hmm_peers_add(&peers, &pgmap[i]));
-	for (i = 0; i < ARRAY_SIZE(pgmap); i++)
+	for (i = 0; i < n; i++)
 		KUNIT_EXPECT_TRUE(test, hmm_peers_have(&peers, &pgmap[i]));
 
 	hmm_peers_fini(&peers);
