@@ -23,6 +23,7 @@
 #include "content.h"
 #include "figures.h"
 #include "gpu.h"
+#include "measure.h"
 
 #define DISK	"/dev/nvme0n1"
 #define MIB	((size_t)1 << 20)
@@ -50,14 +51,6 @@ static void check(const char *what, int err)
 {
 	if (err)
 		die("%s: %s", what, strerror(-err));
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec * 1e-9;
 }
 
 static void read_to_ram(int disk, uint8_t *buf)

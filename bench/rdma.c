@@ -24,6 +24,7 @@
 #include "content.h"
 #include "figures.h"
 #include "gpu.h"
+#include "measure.h"
 #include "p2pdma.h"
 #include "peer.h"
 #include "rdma.h"
@@ -59,19 +60,6 @@ static void restore(void)
 static void set_switch(enum mode mode)
 {
 	must(p2pdma_enable(mode != OFF), "hmm_p2pdma/enabled");
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-	qsort(values, n, sizeof(*values), compare_doubles);
-	return (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
 static char *map_memory(size_t size, int flags, bool huge)

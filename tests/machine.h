@@ -25,12 +25,13 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
 #include <linux/hmm_blk.h>
 #include <linux/hmm_edu.h>
+
+#include "measure.h"
 
 #define PCI_DEVICES	"/sys/bus/pci/devices/"
 #define PCI_ADDR_LEN	16
@@ -40,14 +41,6 @@
 #define PROMPT	(30 * slowness())
 
 extern char **environ;
-
-static inline double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
 
 /*
  * Run a shell command. What hangs in it hangs in a process of its own, which

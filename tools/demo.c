@@ -23,6 +23,7 @@
 
 #include "content.h"
 #include "gpu.h"
+#include "measure.h"
 #include "p2pdma.h"
 #include "peer.h"
 #include "rdma.h"
@@ -114,19 +115,6 @@ static void count(const struct demo *d, struct counters *sum,
 	sum->migrated_in += c.migrated_in - since->migrated_in;
 	for (i = 0; i < P2PDMA_NR_STATS; i++)
 		sum->stats.pages[i] += c.stats.pages[i] - since->stats.pages[i];
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-	qsort(values, n, sizeof(*values), compare_doubles);
-	return (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
 static void *map_memory(size_t size, int flags)

@@ -14,11 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "content.h"
 #include "gpu.h"
+#include "measure.h"
 #include "p2pdma.h"
 
 #define MIB		(1UL << 20)
@@ -79,14 +79,6 @@ static void must(int err, const char *what)
 	if (err < 0)
 		errx(EXIT_FAILURE, "%s: %s; the kernel's log (dmesg) may tell more",
 		     what, strerror(-err));
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
 static double fastest(double a, double b)

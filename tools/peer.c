@@ -5,9 +5,9 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "measure.h"
 #include "peer.h"
 
 /* Of a work request */
@@ -21,14 +21,6 @@ struct child {
 	struct ibv_mr *mr;
 	struct rdma rdma;
 };
-
-double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec * 1e-9;
-}
 
 static int send_all(int sock, const void *msg, size_t size)
 {

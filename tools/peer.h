@@ -63,6 +63,4 @@ int peer_answer(struct peer *peer, struct peer_answer *answer);
 
 void peer_stop(struct peer *peer);
 
-double now(void);
-
 #endif

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "hmmp2p.h"
+#include "measure.h"
 
 #define HEADING_EVERY	20	/* rows, on a terminal */
 
@@ -28,14 +29,6 @@ struct change {
 	struct p2pdma_stats gone;	/* on windows that are not there now */
 	struct p2pdma_stats *windows;
 };
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
 
 static void sleep_until(double time)
 {
