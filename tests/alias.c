@@ -164,8 +164,7 @@ TEST_F(alias, of_a_huge_page_is_found_in_one_step)
 
 	ASSERT_EQ(0, file_write(TRACE "trace", ""));
 	ASSERT_EQ(0, file_write(TRACE "events/hmm/hmm_alias/enable", "1"));
-	EXPECT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
-				   SIZE, 1));
+	EXPECT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
 	EXPECT_EQ(0, file_write(TRACE "events/hmm/hmm_alias/enable", "0"));
 
 	trace = fopen(TRACE "trace", "r");
@@ -317,8 +316,7 @@ TEST_F(alias, mr_over_memory_of_two_gpus)
 	ASSERT_EQ(0, bench_write_new(bench, PAGE + 1, SIZE - 2 * PAGE));
 	EXPECT_EQ(-1, bench_differs(bench));
 
-	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
-				   SIZE, 1));
+	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
 	ASSERT_EQ(0, bench_write_new(bench, HUGE_PAGE - 3, 7));
 	EXPECT_EQ(-1, bench_differs(bench));
 

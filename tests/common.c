@@ -606,6 +606,19 @@ int bench_add(struct bench *bench, size_t offset, uint64_t add)
 	return *old == was ? 0 : -EILSEQ;
 }
 
+int bench_prefetch(struct bench *bench, size_t offset, size_t size, int write)
+{
+	int tries = 20, err;
+
+	/* A second is all that the kernel has for it, however slow it is. */
+	do {
+		err = rdma_prefetch(&bench->link.far, bench->mr,
+				    bench->buf.mem + offset, size, write);
+	} while (err == -EBUSY && --tries);
+
+	return err;
+}
+
 ssize_t bench_differs(struct bench *bench)
 {
 	size_t size = bench->buf.size;

@@ -200,6 +200,8 @@ int bench_write_new(struct bench *bench, size_t offset, size_t size);
  * it should be.
  */
 int bench_add(struct bench *bench, size_t offset, uint64_t add);
+/* Have the RDMA device make pages ready to be read, or written too. */
+int bench_prefetch(struct bench *bench, size_t offset, size_t size, int write);
 /* Read all with RDMA, and compare with the shadow; -2 if that failed. */
 ssize_t bench_differs(struct bench *bench);
 

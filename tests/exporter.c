@@ -107,8 +107,7 @@ TEST_F(no_alias, importer_writes_to_ram)
 {
 	struct bench *bench = &self->bench;
 
-	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
-				   SIZE, 1));
+	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
 	ASSERT_EQ(0, bench_write_new(bench, PAGE - 1, HUGE_PAGE + 3));
 }
 
@@ -223,8 +222,7 @@ TEST_F(callback, finds_each_page)
 {
 	struct bench *bench = &self->bench;
 
-	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
-				   SIZE, 1));
+	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
 	EXPECT_EQ(self->aliases + PAGES, stat_read("alias_cpu"));
 	EXPECT_EQ(-1, bench_differs(bench));
 	ASSERT_EQ(0, bench_write_new(bench, HUGE_PAGE - PAGE - 1, 3 * PAGE));

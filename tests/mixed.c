@@ -105,8 +105,7 @@ TEST_F(mixed, prefetch_for_reading)
 {
 	struct bench *bench = &self->bench;
 
-	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
-				   SIZE, 0));
+	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 0));
 	EXPECT_EQ(-1, bench_differs(bench));
 }
 
@@ -114,8 +113,7 @@ TEST_F(mixed, prefetch_for_writing)
 {
 	struct bench *bench = &self->bench;
 
-	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
-				   SIZE, 1));
+	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
 	EXPECT_EQ(-1, bench_differs(bench));
 }
 
@@ -126,12 +124,10 @@ TEST_F(mixed, prefetch_of_each_part)
 	unsigned int i;
 
 	for (i = 0; i < KINDS_NR; i++) {
-		uint8_t *page = bench->buf.mem + KINDS_AT + i * PAGE;
+		size_t page = KINDS_AT + i * PAGE;
 
-		ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, page,
-					   (KINDS_NR - i) * PAGE, 0));
-		ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, page,
-					   2 * PAGE, 1));
+		ASSERT_EQ(0, bench_prefetch(bench, page, (KINDS_NR - i) * PAGE, 0));
+		ASSERT_EQ(0, bench_prefetch(bench, page, 2 * PAGE, 1));
 	}
 	EXPECT_EQ(-1, bench_differs(bench));
 }

@@ -297,8 +297,7 @@ TEST_F(mm, hole_before_and_after_vram)
 		ASSERT_EQ(0, madvise(bench->buf.mem + hole, HUGE_PAGE,
 				     MADV_DONTNEED));
 		memset(bench->buf.shadow + hole, 0, HUGE_PAGE);
-		ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr,
-					   bench->buf.mem, SIZE, 1));
+		ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
 		EXPECT_EQ(PAGES / 2, pages_in_vram(bench->gpu, bench->buf.mem,
 						   SIZE));
 		EXPECT_EQ(-1, bench_differs(bench));
@@ -477,8 +476,7 @@ TEST_F(mm, fork_then_importer_prefetches_for_writing)
 {
 	FORK(child_sees_its_own);
 
-	EXPECT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
-				   SIZE, 1));
+	EXPECT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
 	EXPECT_EQ(0, bench_write_new(bench, MIDDLE - 3, HUGE_PAGE + 7));
 	CHECK_FORK();
 }

@@ -259,8 +259,7 @@ TEST_F(vram, prefetch_takes_each_page_as_one_alias)
 {
 	struct bench *bench = &self->bench;
 
-	ASSERT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
-				   SIZE, 1));
+	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
 	EXPECT_EQ(self->aliases + PAGES, stat_read("alias_cpu"));
 	EXPECT_EQ(-1, bench_differs(bench));
 	EXPECT_IN_VRAM();

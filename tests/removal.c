@@ -460,7 +460,7 @@ static int64_t user_miscounts(struct user *user)
 		break;
 	default:
 		pages = PAGES;
-		err = rdma_prefetch(&bench->link.far, bench->mr, buf->mem, SIZE, 1);
+		err = bench_prefetch(bench, 0, SIZE, 1);
 		break;
 	}
 	memcpy(ram->mem, ram->shadow, 8);
