@@ -507,6 +507,49 @@ TEST_F(walk, then_memory_is_read_only)
 	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
 }
 
+/*
+ * A walk that comes to an end of the mapping fails. What it had found by then may be
+ * gone, if it met pages that were just going: the next request has to look again.
+ */
+
+static int prefetch_too_much(struct worker *worker)
+{
+	struct bench *bench = worker->bench;
+	int err = rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
+				bench->buf.size, true);
+
+	return err == -EFAULT || err == -EBUSY ? 0 : err ? err : -ENODATA;
+}
+
+TEST(walk_that_fails_leaves_no_pages_that_went)
+{
+	/* What goes last is what such a walk is most likely to meet */
+	size_t size = MIB(16), hole = size - PAGE, tail = hole - MIB(1);
+	struct worker worker;
+	struct bench bench;
+	int i;
+
+	ASSERT_EQ(0, bench_init(&bench, size, MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, bench_register(&bench));
+	ASSERT_EQ(0, mprotect(bench.buf.mem + hole, PAGE, PROT_NONE));
+
+	for (i = 0; i < 30; i++) {
+		worker = (struct worker) { .bench = &bench };
+		ASSERT_EQ(0, worker_start(&worker, prefetch_too_much));
+		while (!worker.rounds && !worker.err)
+			usleep(1000);
+		worker.stop = true;
+		EXPECT_EQ(0, madvise(bench.buf.mem, hole, MADV_DONTNEED));
+		EXPECT_EQ(0, worker_stop(&worker));
+
+		buffer_write(&bench.buf, 0, hole);
+		ASSERT_EQ(0, bench_read(&bench, tail, hole - tail));
+		ASSERT_EQ(-1, differs(bench.ram.mem + tail, bench.buf.shadow + tail,
+				      hole - tail));
+	}
+	EXPECT_EQ(0, bench_fini(&bench));
+}
+
 /* DMA in flight. */
 
 FIXTURE(flight) {
