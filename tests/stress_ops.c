@@ -353,7 +353,7 @@ static int write_atomic(struct actor *a, struct target *t, bool swap)
 	for (i = 0; i < t->now.n && !err; i++) {
 		uint64_t addr = (uintptr_t)t->mem + i * 8;
 
-		*old = 0;
+		*old = ~0ULL;	/* should it not arrive */
 		if (swap)
 			err = rdma_cmp_swap(&a->link.near, old, a->ram_mr->lkey,
 					    addr, load(&a->rkey),
@@ -365,7 +365,8 @@ static int write_atomic(struct actor *a, struct target *t, bool swap)
 		word.addr = t->now.addr + i;
 		word.gen = t->now.gen;
 		if (!err && !regions[t->region].wiped &&
-		    !check(old, &word, word.gen, false, t->mem + i * 8, "atomic"))
+		    !check(old, &word, word.gen, false, t->mem + i * 8,
+			   swap ? kind_names[K_swap_rdma] : kind_names[K_add_rdma]))
 			break;
 	}
 	return rdma_done(a, err);
