@@ -92,7 +92,7 @@ static const struct means means[] = {
 	 */
 	[RXE] = {
 		.always = { EREMOTEIO, EAGAIN, EBUSY },
-		.flux = { EFAULT },
+		.flux = { EFAULT, EPERM },
 		.gone = { ENODEV, EIO, EINVAL, ENOSYS, EADDRNOTAVAIL, ETIMEDOUT },
 	},
 	/* madvise() and its like; files of /proc and debugfs */
