@@ -238,6 +238,19 @@ TEST_F(mm, one_unmapped_page_between_others)
 			      SIZE - MIDDLE - PAGE));
 }
 
+/* What comes first after it is none of the answers that it was waiting for. */
+TEST_F(mm, atomic_after_a_read_that_fails_half_way)
+{
+	struct bench *bench = &self->bench;
+
+	ASSERT_EQ(0, munmap(bench->buf.mem + MIDDLE, PAGE));
+	EXPECT_REFUSED(bench_read(bench, MIDDLE - PAGE, 2 * PAGE));
+	EXPECT_EQ(0, bench_add(bench, MIDDLE + PAGE, 0x123456789abcdef1));
+	ASSERT_EQ(0, bench_read(bench, MIDDLE + PAGE, PAGE));
+	EXPECT_EQ(-1, differs(bench->ram.mem + MIDDLE + PAGE,
+			      bench->buf.shadow + MIDDLE + PAGE, PAGE));
+}
+
 TEST_F(mm, new_memory_at_the_same_place)
 {
 	struct bench *bench = &self->bench;
