@@ -35,7 +35,6 @@
 #define HUGE_SIZE	(2UL << 20)
 #define SIZE		(2 * HUGE_SIZE)
 #define RUNS		5
-#define LOOP		1000000
 
 /* RAM; pages of test_hmm, which both kernels have; pages of vsvm */
 enum memory { IN_RAM, IN_TEST_HMM, IN_VRAM };
@@ -255,18 +254,6 @@ static void maps(const struct kind *kind, const char *mode)
 	       slope(one.unmap, two.unmap));
 }
 
-static void calibrate(void)
-{
-	__u64 n = LOOP, ticks;
-
-	ticks = n;
-	if (ioctl(cost, HMM_COST_CALIBRATE, &ticks))
-		err(EXIT_FAILURE, "/dev/hmm_cost");
-	if (ticks < n || ticks > n + n / 20)
-		errx(EXIT_FAILURE, "a loop of %d instructions took %llu ticks: boot with ICOUNT=1",
-		     LOOP, ticks);
-}
-
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -279,7 +266,7 @@ int main(int argc, char **argv)
 	gpu = gpu_open(0);
 	have_gpu = gpu >= 0;
 	close(gpu);
-	calibrate();
+	must_count_instructions();
 
 	if (p2pdma_enabled(&enabled)) {
 		if (!strcmp(what, "fault"))

@@ -5,7 +5,8 @@
  * RAM. The three take turns, and all data is checked.
  *
  *   sizes      one transfer, of 4 KiB to 64 MiB
- *   ranges     prefetch of a range, up to all of VRAM, of small and of huge pages
+ *   ranges     prefetch of a range, up to all of VRAM, of small and of huge pages,
+ *              in instructions: to be run with ICOUNT=1
  *   processes  rounds of GPU and RDMA work in many processes at a time
  */
 #include <err.h>
@@ -244,10 +245,14 @@ static void sizes(void)
 	peer_stop(&s.peer);
 }
 
-/* As with the demo: gives up with -EBUSY where many pages migrate slowly. */
+/*
+ * As with the demo: gives up with -EBUSY where many pages migrate slowly.
+ * Returns instructions for each page.
+ */
 static double prefetch(struct rdma *r, struct ibv_mr *mr, char *addr,
 		       size_t size)
 {
+	uint64_t ticks = __rdtsc();
 	double start = now();
 	int error;
 
@@ -255,7 +260,7 @@ static double prefetch(struct rdma *r, struct ibv_mr *mr, char *addr,
 		error = rdma_prefetch(r, mr, addr, size, true);
 	} while (error == -EBUSY && now() - start < BUSY_S);
 	must(error, "prefetch");
-	return now() - start;
+	return (double)(__rdtsc() - ticks) / (size / getpagesize());
 }
 
 static void check_huge(int gpu, const char *addr, size_t size, bool huge)
@@ -271,7 +276,7 @@ static void check_huge(int gpu, const char *addr, size_t size, bool huge)
 static void measure_range(int gpu, struct rdma *r, size_t size, bool huge)
 {
 	char *addr = map_memory(size, MAP_PRIVATE, huge);
-	double seconds[NR_MODES][RANGE_REPEATS];
+	double cost[NR_MODES][RANGE_REPEATS];
 	struct ibv_mr *mr;
 	uint64_t before, sum;
 	char name[32];
@@ -290,7 +295,7 @@ static void measure_range(int gpu, struct rdma *r, size_t size, bool huge)
 				must(gpu_to_ram(gpu, addr, size),
 				     "migration to RAM");
 			before = migrated(gpu);
-			seconds[mode][i] = prefetch(r, mr, addr, size);
+			cost[mode][i] = prefetch(r, mr, addr, size);
 			check_migrated(mode, migrated(gpu) - before, size);
 		}
 	}
@@ -303,8 +308,8 @@ static void measure_range(int gpu, struct rdma *r, size_t size, bool huge)
 	snprintf(name, sizeof(name), "%zu", size / MIB);
 	for (mode = 0; mode < NR_MODES; mode++)
 		figure(huge ? "prefetch, huge pages" : "prefetch, small pages",
-		       name, mode_names[mode], "pages/s",
-		       size / getpagesize() / median(seconds[mode], RANGE_REPEATS));
+		       name, mode_names[mode], "instructions/page",
+		       median(cost[mode], RANGE_REPEATS));
 }
 
 static void ranges(void)
@@ -314,6 +319,7 @@ static void ranges(void)
 	size_t size;
 	int huge, gpu = open_gpu();
 
+	must_count_instructions();
 	must(rdma_open(&r), "RDMA device");
 	must(gpu_counters(gpu, &c), "GPU counters");
 	for (huge = 1; huge >= 0; huge--) {

@@ -188,38 +188,19 @@ out_free:
 	return err;
 }
 
-/* A decrement and a jump each. */
-static u64 cost_calibrate(u64 instructions)
-{
-	u64 n = instructions / 2, start = rdtsc();
-
-	asm volatile("1: dec %0; jnz 1b" : "+r" (n));
-	return rdtsc() - start;
-}
-
 static long cost_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct hmm_cost_run run;
-	u64 n;
 	int err;
 
-	switch (cmd) {
-	case HMM_COST_RUN:
-		if (copy_from_user(&run, (void __user *)arg, sizeof(run)))
-			return -EFAULT;
-		err = cost_run(&run);
-		if (!err && copy_to_user((void __user *)arg, &run, sizeof(run)))
-			return -EFAULT;
-		return err;
-	case HMM_COST_CALIBRATE:
-		if (get_user(n, (u64 __user *)arg))
-			return -EFAULT;
-		if (n < 2 || n > NSEC_PER_SEC)
-			return -EINVAL;
-		return put_user(cost_calibrate(n), (u64 __user *)arg);
-	default:
+	if (cmd != HMM_COST_RUN)
 		return -ENOTTY;
-	}
+	if (copy_from_user(&run, (void __user *)arg, sizeof(run)))
+		return -EFAULT;
+	err = cost_run(&run);
+	if (!err && copy_to_user((void __user *)arg, &run, sizeof(run)))
+		return -EFAULT;
+	return err;
 }
 
 static const struct file_operations cost_fops = {

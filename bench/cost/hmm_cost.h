@@ -46,7 +46,4 @@ struct hmm_cost_run {
 
 #define HMM_COST_RUN		_IOWR('H', 0x40, struct hmm_cost_run)
 
-/* The ticks that a loop of so many instructions takes. */
-#define HMM_COST_CALIBRATE	_IOWR('H', 0x41, __u64)
-
 #endif
