@@ -256,11 +256,16 @@ TEST_F(alias, is_not_for_a_caller_without_a_client)
 		.npages = PAGES,
 	};
 	int fd = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+	int tries = 20, err;
 
 	if (fd < 0)
 		SKIP(return, "no test_hmm module");
 
-	ASSERT_EQ(0, ioctl(fd, HMM_DMIRROR_READ, &cmd));
+	/* It has a second of patience, however slow the migration is. */
+	do
+		err = ioctl(fd, HMM_DMIRROR_READ, &cmd) ? -errno : 0;
+	while (err == -EBUSY && --tries);
+	ASSERT_EQ(0, err);
 	EXPECT_EQ(PAGES, cmd.cpages);
 	EXPECT_EQ(-1, differs(bench->ram.mem, bench->buf.shadow, SIZE));
 	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
