@@ -410,7 +410,10 @@ TEST_F_TIMEOUT(fuzz, calls_are_as_their_headers_have_them, 7200)
 		    now() < start + (all_have_worked() ? 1 : 10) * length;
 	     i = (i + 1) % PROCESSES) {
 		struct process *process = &processes[i];
-		unsigned int threads = 1 + rnd(&parent, THREADS), ms = 200 + rnd(&parent, 4000);
+		/* Those who come to nothing get longer lives, and signals more rarely */
+		double slow = all_have_worked() ? 1 : 1 + (now() - start) / length;
+		unsigned int threads = 1 + rnd(&parent, THREADS);
+		unsigned int ms = slow * (200 + rnd(&parent, 4000));
 		bool killed = one_in(&parent, 2);
 
 		if (process->pid && now() < process->end) {
@@ -420,7 +423,7 @@ TEST_F_TIMEOUT(fuzz, calls_are_as_their_headers_have_them, 7200)
 		if (process->pid)
 			ASSERT_EQ(0, process_end(process, false));
 
-		process->end = now() + ms / 1000.0 + (killed ? 0 : 2);
+		process->end = now() + ms / 1000.0 + (killed ? 0 : 2 * slow);
 		process->pid = fork();
 		ASSERT_LE(0, process->pid);
 		if (!process->pid)
