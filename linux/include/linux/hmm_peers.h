@@ -60,9 +60,19 @@ void hmm_peers_attach(struct hmm_peers *peers, struct hmm_peers_user *user,
 		      struct mm_struct *mm);
 void hmm_peers_detach(struct hmm_peers_user *user);
 
+bool hmm_peers_linked(const struct device *dev, const struct dev_pagemap *pgmap);
+
+/* Migration of memory of devices asks, too, without anybody who has peers */
+#ifdef CONFIG_HMM_MIRROR
 bool hmm_peers_have(const struct hmm_peers *peers,
 		    const struct dev_pagemap *pgmap);
-bool hmm_peers_linked(const struct device *dev, const struct dev_pagemap *pgmap);
+#else
+static inline bool hmm_peers_have(const struct hmm_peers *peers,
+				  const struct dev_pagemap *pgmap)
+{
+	return false;
+}
+#endif
 
 /**
  * hmm_reaches_privately() - can pages be used as they are, without an alias?
