@@ -232,6 +232,30 @@ TEST_F(dma, device_that_cannot_address_memory_is_refused)
 	self->edu = edu_open();
 }
 
+/* BARs are far above RAM: memory there is not for a device that reaches just RAM. */
+TEST_F(dma, device_that_cannot_address_the_window_reads_ram)
+{
+	const char *topology = getenv("TOPOLOGY");
+	bool iommu = topology && !strcmp(topology, "iommu");
+	uint64_t before;
+
+	close(self->edu);
+	ASSERT_EQ(0, system("modprobe -r hmm_edu && modprobe hmm_edu dma_bits=36"));
+	self->edu = edu_open();
+	ASSERT_LE(0, self->edu);
+	ASSERT_EQ(0, buffer_to_vram(&self->b, self->gpu[0], 0, SIZE));
+	before = stat_read(iommu ? alias_route() : "fallback_unreachable");
+	EXPECT_EQ(0, edu_copy(self->edu, self->a.mem, self->b.mem, PAGE));
+	memcpy(self->a.shadow, self->b.shadow, PAGE);
+	EXPECT_LT(before, stat_read(iommu ? alias_route() : "fallback_unreachable"));
+	EXPECT_EQ(iommu, pages_touched_in_vram(self->gpu, self->b.mem, PAGE));
+	if (reachable() && !iommu)
+		EXPECT_EQ(0, system("hmmp2p topo | grep -q 'beyond what the device can address'"));
+	close(self->edu);
+	ASSERT_EQ(0, system("modprobe -r hmm_edu && modprobe hmm_edu dma_bits=64"));
+	self->edu = edu_open();
+}
+
 TEST_F(dma, nonsense_is_refused)
 {
 	uint8_t *mem = self->a.mem;

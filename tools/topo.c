@@ -323,6 +323,8 @@ static void print_cause(const struct topo *topo,
 		       cause->host ? " " : "", cause->host ? cause->host : "");
 	else if (same(reason, "no_cpu_map"))
 		printf("    The exporter's driver has not mapped the window for the CPU.\n");
+	else if (same(reason, "dma_mask"))
+		printf("    The window is beyond what the device can address.\n");
 	else if (reason && !same(reason, "acs_redirect"))
 		printf("    The kernel's reason: %s.\n", reason);
 	else if (!cause->redirect)

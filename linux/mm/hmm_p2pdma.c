@@ -287,21 +287,47 @@ void hmm_alias_dma_unmap(struct device *dev, dma_addr_t addr, size_t size,
 }
 EXPORT_SYMBOL_GPL(hmm_alias_dma_unmap);
 
+/*
+ * Can a device address all of a window? Its DMA mask may reach all of RAM, and BARs
+ * lie above that. Behind an IOMMU it is given addresses that it can use.
+ */
+static bool hmm_window_is_addressable(const struct hmm_window *window,
+				      struct device *dev, bool bus)
+{
+	dma_addr_t last = window->phys + PFN_PHYS(window->nr_pages) - 1;
+
+	if (bus)
+		last = pci_p2pdma_bus_addr_map(window->provider, last);
+	else if (dev_dma_iommu(dev))
+		return true;
+
+	return last <= min_not_zero(dma_get_mask(dev), dev->bus_dma_limit);
+}
+
 static enum hmm_route hmm_window_route(const struct hmm_window *window,
 				       const struct hmm_client *client)
 {
-	if (!client->dma_dev)
+	struct device *dev = client->dma_dev;
+	bool bus;
+
+	if (!dev)
 		return iosys_map_is_null(&window->map) ? HMM_ROUTE_NONE :
 							 HMM_ROUTE_CPU;
 
-	switch (pci_p2pdma_map_type(window->provider, client->dma_dev)) {
+	switch (pci_p2pdma_map_type(window->provider, dev)) {
 	case PCI_P2PDMA_MAP_BUS_ADDR:
-		return HMM_ROUTE_BUS;
+		bus = true;
+		break;
 	case PCI_P2PDMA_MAP_THRU_HOST_BRIDGE:
-		return HMM_ROUTE_HOST_BRIDGE;
+		bus = false;
+		break;
 	default:
 		return HMM_ROUTE_NONE;
 	}
+
+	if (!hmm_window_is_addressable(window, dev, bus))
+		return HMM_ROUTE_NONE;
+	return bus ? HMM_ROUTE_BUS : HMM_ROUTE_HOST_BRIDGE;
 }
 
 /* Note why @nr_pages are going to be migrated. Under rcu_read_lock(). */
@@ -550,18 +576,21 @@ static void show_route(struct seq_file *m, const struct hmm_window *window,
 	struct pci_dev *exporter = to_pci_dev(window->provider->owner);
 	enum pci_p2pdma_map_type type;
 	DECLARE_SEQ_BUF(ports, 256);
-	bool redirected;
+	bool bus, redirected;
 
 	type = pci_p2pdma_explain(exporter, importer, &ports);
+	bus = type == PCI_P2PDMA_MAP_BUS_ADDR;
 	redirected = seq_buf_used(&ports);
 
 	seq_printf(m, "exporter=%s importer=%s ", pci_name(exporter),
 		   pci_name(importer));
-	if (type == PCI_P2PDMA_MAP_BUS_ADDR)
-		seq_puts(m, "route=bus");
-	else if (type != PCI_P2PDMA_MAP_THRU_HOST_BRIDGE)
+	if (!bus && type != PCI_P2PDMA_MAP_THRU_HOST_BRIDGE)
 		seq_printf(m, "route=none reason=%s",
 			   redirected ? "acs_redirect" : "host_bridge");
+	else if (!hmm_window_is_addressable(window, &importer->dev, bus))
+		seq_puts(m, "route=none reason=dma_mask");
+	else if (bus)
+		seq_puts(m, "route=bus");
 	else if (dev_dma_iommu(&importer->dev))
 		seq_puts(m, "route=iommu");
 	else
