@@ -96,6 +96,7 @@ struct drm_vsvm_prefetch {
  *
  * -EINVAL: also: unknown @op, or the ranges of a copy overlap.
  * -EACCES: the memory is to be written, but mapped read-only.
+ * -EOPNOTSUPP: the memory is in a device of another driver, and stays there.
  */
 struct drm_vsvm_op {
 	__u64 addr;

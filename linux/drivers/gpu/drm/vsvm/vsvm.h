@@ -118,7 +118,7 @@ static inline struct vsvm_device *to_vsvm(struct drm_device *drm)
 
 /* vsvm_link.c */
 int vsvm_link_init(struct vsvm_device *vdev);
-void vsvm_link_add(struct vsvm_device *vdev);
+int vsvm_link_add(struct vsvm_device *vdev);
 void vsvm_link_remove(struct vsvm_device *vdev);
 void vsvm_link_lock(void);
 void vsvm_link_unlock(void);

@@ -103,11 +103,13 @@ static void vsvm_postclose(struct drm_device *drm, struct drm_file *file)
 	struct vsvm_device *vdev = to_vsvm(drm);
 	struct vsvm_file *vfile = file->driver_priv;
 
+	vsvm_svm_fini(vfile);
+
+	/* As long as it has mappings, vsvm_remove() has to know of it */
 	mutex_lock(&vdev->files_lock);
 	list_del(&vfile->link);
 	mutex_unlock(&vdev->files_lock);
 
-	vsvm_svm_fini(vfile);
 	hmm_peers_detach(&vfile->peers);
 	drm_pagemap_put(&vdev->dpagemap);
 	mutex_destroy(&vfile->lock);
@@ -190,12 +192,20 @@ static int vsvm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (err)
 		return err;
 
+	err = vsvm_link_add(vdev);
+	if (err)
+		goto err_window;
+
 	err = drm_dev_register(&vdev->drm, 0);
 	if (err)
-		drm_pagemap_window_remove(&vdev->dpagemap);
-	else
-		vsvm_link_add(vdev);
+		goto err_link;
 
+	return 0;
+
+err_link:
+	vsvm_link_remove(vdev);
+err_window:
+	drm_pagemap_window_remove(&vdev->dpagemap);
 	return err;
 }
 

@@ -32,29 +32,36 @@ static struct vsvm_device *gpu(int index)
 					 lockdep_is_held(&vsvm_links_lock));
 }
 
-static void link_apply(struct vsvm_device *from, struct vsvm_device *to)
+static int link_apply(struct vsvm_device *from, struct vsvm_device *to)
 {
 	bool up = from && to && (vsvm_links[from->index] & BIT(to->index));
+	int err;
 
 	if (!from || !to || from == to || up == test_bit(to->index, &from->linked))
-		return;
+		return 0;
 
 	if (up) {
-		if (!hmm_peers_add(&from->peers, &to->pgmap))
-			set_bit(to->index, &from->linked);
+		err = hmm_peers_add(&from->peers, &to->pgmap);
+		if (err)
+			return err;
+		set_bit(to->index, &from->linked);
 	} else {
 		hmm_peers_remove(&from->peers, &to->pgmap);
 		clear_bit(to->index, &from->linked);
 	}
+
+	return 0;
 }
 
-static void links_apply(void)
+static int links_apply(void)
 {
-	int from, to;
+	int from, to, err = 0;
 
 	for (from = 0; from < VSVM_MAX_GPUS; from++)
 		for (to = 0; to < VSVM_MAX_GPUS; to++)
-			link_apply(gpu(from), gpu(to));
+			err = link_apply(gpu(from), gpu(to)) ?: err;
+
+	return err;
 }
 
 /* "0-1,1>2": a link both ways; a link by which only 1 reaches 2. */
@@ -95,9 +102,9 @@ static int links_set(const char *val, const struct kernel_param *kp)
 
 	down_write(&vsvm_links_lock);
 	memcpy(vsvm_links, links, sizeof(links));
-	links_apply();
+	err = links_apply();
 	up_write(&vsvm_links_lock);
-	return 0;
+	return err;
 }
 
 static int links_get(char *buf, const struct kernel_param *kp)
@@ -146,22 +153,29 @@ int vsvm_link_init(struct vsvm_device *vdev)
 }
 
 /**
- * vsvm_link_add() - let a GPU have its links
- * @vdev: the GPU, ready
+ * vsvm_link_add() - let a GPU have its links, and others find its VRAM
+ * @vdev: the GPU, ready but for its users
  *
- * Without a free index it has none.
+ * A link for which there is no memory stays down, until links are set anew.
+ *
+ * Return: 0, or -ENOSPC if there are as many GPUs as the driver can have.
  */
-void vsvm_link_add(struct vsvm_device *vdev)
+int vsvm_link_add(struct vsvm_device *vdev)
 {
+	int err = -ENOSPC;
+
 	down_write(&vsvm_links_lock);
 	for (vdev->index = 0; vdev->index < VSVM_MAX_GPUS; vdev->index++) {
 		if (!gpu(vdev->index)) {
 			rcu_assign_pointer(vsvm_gpus[vdev->index], vdev);
 			links_apply();
+			err = 0;
 			break;
 		}
 	}
 	up_write(&vsvm_links_lock);
+
+	return err;
 }
 
 /**
@@ -183,8 +197,7 @@ void vsvm_link_remove(struct vsvm_device *vdev)
 		hmm_peers_remove(&vdev->peers, &other->pgmap);
 	}
 	vdev->linked = 0;
-	if (vdev->index < VSVM_MAX_GPUS)
-		RCU_INIT_POINTER(vsvm_gpus[vdev->index], NULL);
+	RCU_INIT_POINTER(vsvm_gpus[vdev->index], NULL);
 	up_write(&vsvm_links_lock);
 	synchronize_rcu();
 }

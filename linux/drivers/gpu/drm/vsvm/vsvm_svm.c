@@ -449,9 +449,10 @@ again:
 
 typedef void (*vsvm_engine_t)(u64 *words, size_t n, void *arg);
 
-static void run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
-		       unsigned long addr, unsigned long end,
-		       vsvm_engine_t engine, void *arg)
+/* -EOPNOTSUPP: memory of a device of another driver; the CPU cannot play that. */
+static int run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
+		      unsigned long addr, unsigned long end,
+		      vsvm_engine_t engine, void *arg)
 {
 	unsigned long pos = drm_gpusvm_range_start(&range->base);
 	struct drm_pagemap_addr *map = range->pages.dma_addr;
@@ -465,11 +466,15 @@ static void run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
 			void *page = vsvm_map_page(vfile->vdev, map,
 						   addr - in_page - pos);
 
+			if (!page)
+				return -EOPNOTSUPP;
 			engine(page + in_page, len / sizeof(u64), arg);
 			vsvm_unmap_page(map, page);
 			addr += len;
 		}
 	}
+
+	return 0;
 }
 
 /* Run an engine over a part of [addr, end), and return how far it got. */
@@ -495,8 +500,8 @@ static long run_piece(struct vsvm_file *vfile, unsigned long addr,
 	drm_gpusvm_notifier_lock(svm);
 	if (drm_gpusvm_pages_valid(svm, &range->pages)) {
 		end = min(end, drm_gpusvm_range_end(&range->base));
-		run_engine(vfile, range, addr, end, engine, arg);
-		ret = end - addr;
+		ret = run_engine(vfile, range, addr, end, engine, arg) ?:
+		      (long)(end - addr);
 	}
 	drm_gpusvm_notifier_unlock(svm);
 out:

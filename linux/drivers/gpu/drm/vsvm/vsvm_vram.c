@@ -85,12 +85,12 @@ static void bo_release(struct kref *ref)
 	struct vsvm_device *vdev = bo->vdev;
 	unsigned long flags;
 
+	/* Who finds no allocation in use any more may flush the work */
 	spin_lock_irqsave(&vdev->bo_lock, flags);
 	list_del(&bo->link);
-	spin_unlock_irqrestore(&vdev->bo_lock, flags);
-
 	llist_add(&bo->free, &vdev->bo_free);
 	schedule_work(&vdev->bo_free_work);
+	spin_unlock_irqrestore(&vdev->bo_lock, flags);
 }
 
 static void bo_put(struct vsvm_bo *bo)
@@ -447,8 +447,10 @@ void vsvm_vram_evict(struct vsvm_device *vdev)
 {
 	for (;;) {
 		struct vsvm_bo *bo, *found = NULL;
+		bool none;
 
 		spin_lock_irq(&vdev->bo_lock);
+		none = list_empty(&vdev->bos);
 		list_for_each_entry(bo, &vdev->bos, link) {
 			if (kref_get_unless_zero(&bo->ref)) {
 				found = bo;
@@ -458,8 +460,13 @@ void vsvm_vram_evict(struct vsvm_device *vdev)
 		}
 		spin_unlock_irq(&vdev->bo_lock);
 
-		if (!found)
+		if (none)
 			break;
+		if (!found) {
+			/* The last reference of each has just gone */
+			cond_resched();
+			continue;
+		}
 
 		/* Where it fails, somebody else is at work on these pages. */
 		if (drm_pagemap_evict_to_ram(&found->devmem))
