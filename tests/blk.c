@@ -547,7 +547,7 @@ static void __attribute__((noreturn)) run_until_killed(volatile int *ready)
 		_exit(2);
 
 	*ready = 1;
-	alarm(20);
+	alarm(20 * slowness());
 	while (blk_io(blk, 0, disk, buf.mem, buf.size, END - MIB(16)) > 0 &&
 	       blk_io(blk, 1, disk, buf.mem, buf.size, END - MIB(8)) > 0)
 		;

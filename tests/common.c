@@ -266,14 +266,11 @@ int pages_out(uint8_t *mem, size_t size)
 	return at < size ? -EBUSY : 0;
 }
 
-uint64_t stat_read(const char *name)
+uint64_t number_read(const char *path)
 {
 	unsigned long long value = ~0ULL;
-	char path[256];
-	FILE *file;
+	FILE *file = fopen(path, "r");
 
-	snprintf(path, sizeof(path), STATS "stats/%s", name);
-	file = fopen(path, "r");
 	if (!file)
 		return ~0ULL;
 	if (fscanf(file, "%llu", &value) != 1)
@@ -281,6 +278,14 @@ uint64_t stat_read(const char *name)
 	fclose(file);
 
 	return value;
+}
+
+uint64_t stat_read(const char *name)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), STATS "stats/%s", name);
+	return number_read(path);
 }
 
 const char * const counters[COUNTERS_NR] = {
@@ -663,7 +668,7 @@ int worker_stop(struct worker *worker)
 
 int wait_until(const volatile int *var, int value)
 {
-	int tries = 2000;
+	int tries = 2000 * slowness();
 
 	while (*var != value && tries--)
 		usleep(10000);

@@ -98,6 +98,9 @@ bool page_is_elsewhere(const void *addr);
 /* To swap space, or at least on the way. -EBUSY: something keeps them. */
 int pages_out(uint8_t *mem, size_t size);
 
+/* What is in a file of the kernel; ~0 on errors. */
+uint64_t number_read(const char *path);
+
 /* A counter of /sys/kernel/mm/hmm_p2pdma/stats; ~0 on errors. */
 uint64_t stat_read(const char *name);
 int aliases_enable(bool enable);

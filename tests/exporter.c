@@ -544,7 +544,7 @@ TEST_F(removal, while_a_process_is_killed)
 			if (bench_init_in_vram(&own, SIZE, variant->advice))
 				_exit(1);
 			*ready = 1;
-			alarm(20);
+			alarm(20 * slowness());
 			for (;;)
 				bench_differs(&own);
 		}

@@ -51,7 +51,7 @@ static void process_traffic(volatile int *ready)
 {
 	struct bench bench;
 
-	alarm(20);
+	alarm(20 * slowness());
 	if (bench_init_in_vram(&bench, SIZE, MADV_HUGEPAGE))
 		_exit(1);
 
@@ -207,7 +207,7 @@ orphan_main(struct orphan *orphan, bool exec)
 
 	keeper = fork();
 	if (!keeper) {
-		alarm(20);
+		alarm(20 * slowness());
 		pause();
 		_exit(0);
 	}

@@ -807,7 +807,7 @@ leaving_main(volatile int *stage, bool queued)
 	size_t i;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	alarm(60);
+	alarm(60 * slowness());
 	bench = &race.bench;
 	if (race_init(&race, &disk_fills) ||
 	    buffer_to_vram(&bench->buf, bench->gpu, 0, LAST) ||

@@ -1111,7 +1111,7 @@ static int member_main(void *arg)
 	int gpu = gpu_open(0), err;
 	struct user user;
 
-	alarm(60);
+	alarm(60 * slowness());
 	err = user_init(&user, member->importer);
 	if (!err)
 		err = buffer_to_vram(&user.bench.buf, gpu, 0, SIZE);

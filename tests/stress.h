@@ -71,6 +71,7 @@ struct shared {
 	uint32_t pressure;
 	unsigned long done[NR_KINDS];
 	unsigned long refused[NR_KINDS];
+	unsigned long looked;	/* at units, by children */
 	char pci[NR_DEVICES][PCI_ADDR_LEN];
 	unsigned int gpus;
 	unsigned int seed;
