@@ -30,6 +30,7 @@ def goals: [
 		{ group: ., name: "512", mode: "p2pdma", to: "64/p2pdma", max: 1.01 }),
 	{ group: "memory", name: "all, window", mode: "p2pdma", to: "all, no window/p2pdma", max: 1.01 },
 	{ group: "memory", name: "all, window with struct pages", mode: "p2pdma", to: "all, no window/p2pdma" },
+	{ group: "build", name: "kernel", mode: "cold", to: "kernel-unpatched/cold" },
 	{ group: "boot", name: "to a shell", mode: "patched", to: "to a shell/unpatched" }
 ];
 
@@ -37,6 +38,11 @@ def key: "\(.group)/\(.name)/\(.mode)";
 
 . as $figures |
 INDEX($figures[]; key) as $by_key |
+
+# A goal that nothing was measured for has not been met
+[ goals[] | select(.max or .min) |
+	select($by_key[key] == null or $by_key["\(.group)/\(.to)"] == null) | key ] as $missing |
+if $missing != [] then error("no figure for \($missing | join(", "))") else . end |
 
 def compared($to; $goal):
 	$by_key["\(.group)/\($to)"] as $base |

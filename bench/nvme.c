@@ -124,13 +124,6 @@ static double measure(enum way way, int gpu, int blk, int disk, uint8_t *buf,
 	return start;
 }
 
-static int compare(const void *a, const void *b)
-{
-	const double *x = a, *y = b;
-
-	return (*x > *y) - (*x < *y);
-}
-
 int main(void)
 {
 	double rate[NR_WAYS][ROUNDS];
@@ -160,10 +153,8 @@ int main(void)
 			rate[way][round] = SIZE / MIB /
 				measure(way, gpu, blk, disk, buf, expected);
 
-	for (way = 0; way < NR_WAYS; way++) {
-		qsort(rate[way], ROUNDS, sizeof(rate[way][0]), compare);
+	for (way = 0; way < NR_WAYS; way++)
 		figure("disk to VRAM", "64 MiB", way_names[way], "MiB/s",
-		       rate[way][ROUNDS / 2]);
-	}
+		       median(rate[way], ROUNDS));
 	return 0;
 }

@@ -389,12 +389,13 @@ static void measure_processes(int processes, enum mode mode)
 {
 	struct race *race = mmap(NULL, sizeof(*race), PROT_READ | PROT_WRITE,
 				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	uint64_t rounds = 0;
-	int n, status;
+	int n, status, gpu = open_gpu();
+	uint64_t rounds = 0, before;
 	char name[32];
 	double start;
 
 	must(race == MAP_FAILED ? -errno : 0, "memory");
+	before = migrated(gpu);
 	set_switch(mode);
 	for (n = 0; n < processes; n++) {
 		pid_t pid = fork();
@@ -421,6 +422,8 @@ static void measure_processes(int processes, enum mode mode)
 
 	for (n = 0; n < processes; n++)
 		rounds += race->rounds[n];
+	check_migrated(mode, migrated(gpu) - before, rounds * SHARE);
+	close(gpu);
 	munmap(race, sizeof(*race));
 	snprintf(name, sizeof(name), "%d", processes);
 	figure("processes", name, mode_names[mode], "MiB/s",
