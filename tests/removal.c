@@ -1076,7 +1076,7 @@ TEST_F(unbind, while_page_faults_sleep)
 	usleep(500000);
 	EXPECT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/vsvm/unbind",
 				   self->dev.pci));
-	EXPECT_EQ(0, command_wait(pid, 2));
+	EXPECT_EQ(0, command_wait(pid, PROMPT));
 	for (i = 0; i < 2; i++)
 		EXPECT_FALSE(request[i].done);
 	EXPECT_EQ(0, vram_poison(self->dev.pci));
