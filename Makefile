@@ -47,6 +47,7 @@ test: ready ## Build all, boot, and run the tests
 	@lab/test
 
 bench: ready ## Build all and Linux without it, measure, make build/bench.html
+	@UNPATCHED=1 lab/fetch
 	@UNPATCHED=1 lab/graft
 	@UNPATCHED=1 lab/build
 	@UNPATCHED=1 lab/programs
