@@ -20,6 +20,7 @@
 #define FILL	0x0f1e2d3c4b5a6978ULL
 
 #define DEBUGFS		"/sys/kernel/debug/"
+#define VSVM		"/sys/bus/pci/drivers/vsvm/"
 #define FAIL_NTH	"/proc/thread-self/fail-nth"
 #define FAIL_FUNCTION	DEBUGFS "fail_function/"
 
@@ -54,6 +55,7 @@ struct fault {
 	uint8_t *next;		/* what will be in the memory of @bench */
 	char node[64];		/* the GPU's */
 	char idle_node[64];	/* that of one that nobody has open */
+	char idle_pci[PCI_ADDR_LEN];
 	int edu;
 	int blk;
 	int disk;
@@ -107,7 +109,8 @@ static int fault_init(struct fault *f)
 	if (idle < 0)
 		return idle;
 	err = node_of(bench->gpu, f->node, sizeof(f->node)) ?:
-	      node_of(idle, f->idle_node, sizeof(f->idle_node));
+	      node_of(idle, f->idle_node, sizeof(f->idle_node)) ?:
+	      gpu_pci_address(idle, f->idle_pci, sizeof(f->idle_pci));
 	close(idle);
 	if (err)
 		return err;
@@ -191,6 +194,14 @@ static int in_vram_registered(struct fault *f)
 	int err = in_vram(f);
 
 	return err ? err : bench_register(&f->bench);
+}
+
+/* A GPU that has had links keeps room for others. */
+static int in_vram_beside_a_new_gpu(struct fault *f)
+{
+	return in_vram(f) ?: gpu_links_set("") ?:
+	       file_write(VSVM "unbind", f->idle_pci) ?:
+	       file_write(VSVM "bind", f->idle_pci);
 }
 
 /* Old, or new, and in one piece as far as a page goes. */
@@ -358,7 +369,7 @@ FIXTURE_VARIANT_ADD(nth, _name) {					\
 
 CALL(gpu_open, opens_gpu, in_ram, .errnos = { ENOMEM, EFAULT });
 CALL(gpu_open_idle, opens_idle_gpu, in_ram, .errnos = { ENOMEM, EFAULT });
-CALL(gpu_links, sets_links, in_vram, .errnos = { ENOMEM, EFAULT },
+CALL(gpu_links, sets_links, in_vram_beside_a_new_gpu, .errnos = { ENOMEM, EFAULT },
      .after = links_are_up);
 CALL(gpu_info, asks_gpu, in_vram, .errnos = { ENOMEM, EFAULT });
 CALL(gpu_to_vram, moves_to_vram, in_ram, .errnos = { ENOMEM, EFAULT });
@@ -563,10 +574,10 @@ TEST_F(callback, fails_and_a_gpu_that_goes_tries_again)
 	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
 	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
 	ASSERT_EQ(0, callback_fails("copy_to_ram", -EIO, 3));
-	EXPECT_EQ(0, file_write("/sys/bus/pci/drivers/vsvm/unbind", pci));
+	EXPECT_EQ(0, file_write(VSVM "unbind", pci));
 	EXPECT_EQ(0, callback_works());
 	EXPECT_EQ(-1, buffer_differs(&bench->buf));
-	EXPECT_EQ(0, file_write("/sys/bus/pci/drivers/vsvm/bind", pci));
+	EXPECT_EQ(0, file_write(VSVM "bind", pci));
 	close(bench->gpu);
 	bench->gpu = gpu_open(0);
 	EXPECT_LE(0, bench->gpu);
