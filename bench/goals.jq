@@ -30,7 +30,6 @@ def goals: [
 		{ group: ., name: "512", mode: "p2pdma", to: "64/p2pdma", max: 1.01 }),
 	{ group: "memory", name: "all, window", mode: "p2pdma", to: "all, no window/p2pdma", max: 1.01 },
 	{ group: "memory", name: "all, window with struct pages", mode: "p2pdma", to: "all, no window/p2pdma" },
-	{ group: "build", name: "kernel", mode: "cold", to: "kernel-unpatched/cold" },
 	{ group: "boot", name: "to a shell", mode: "patched", to: "to a shell/unpatched" }
 ];
 
