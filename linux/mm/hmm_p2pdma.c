@@ -11,9 +11,10 @@
  */
 #define pr_fmt(fmt) "hmm_p2pdma: " fmt
 
+#include <kunit/visibility.h>
 #include <linux/debugfs.h>
 #include <linux/device.h>
-#include <linux/dma-mapping.h>
+#include <linux/dma-map-ops.h>
 #include <linux/hmm_p2pdma.h>
 #include <linux/hmm_peers.h>
 #include <linux/init.h>
@@ -42,6 +43,7 @@ static struct maple_tree hmm_windows =
 /* Held to change @hmm_windows, or to keep a window while sleeping. */
 static DEFINE_MUTEX(hmm_windows_lock);
 
+/* HMM_ROUTE_NONE and HMM_NO_FALLBACK are not counted */
 #define HMM_STAT_ALIAS(route)		(route)
 #define HMM_STAT_FALLBACK(reason)	(HMM_NR_ROUTES + (reason))
 #define HMM_NR_WINDOW_STATS		HMM_STAT_FALLBACK(HMM_NR_FALLBACKS)
@@ -99,7 +101,7 @@ static bool hmm_window_has_pages(const struct hmm_window *window)
  * Return: 0 on success, or:
  *
  * -EINVAL: @pgmap is not device-private, or @window has no provider, is empty,
- *	not page aligned, or wraps around.
+ *	not page aligned, or reaches beyond the provider's BAR.
  * -EBUSY: @pgmap has a window already.
  * -EEXIST: @window overlaps a window of another pagemap.
  * -ENOMEM: Out of memory.
@@ -109,16 +111,22 @@ static bool hmm_window_has_pages(const struct hmm_window *window)
 int hmm_window_register(struct dev_pagemap *pgmap, struct hmm_window *window)
 {
 	unsigned long first = PHYS_PFN(window->phys), last;
+	const struct range *bar;
 	int ret;
 
 	if (pgmap->type != MEMORY_DEVICE_PRIVATE || !window->provider ||
-	    !window->nr_pages || !PAGE_ALIGNED(window->phys) ||
-	    check_add_overflow(first, window->nr_pages - 1, &last) ||
-	    last > PHYS_PFN(PHYS_ADDR_MAX))
+	    !window->nr_pages || !PAGE_ALIGNED(window->phys))
+		return -EINVAL;
+
+	bar = &window->provider->range;
+	if (window->phys < bar->start || window->phys > bar->end ||
+	    window->nr_pages > (bar->end - window->phys + 1) >> PAGE_SHIFT)
 		return -EINVAL;
 
 	if (rcu_access_pointer(pgmap->window))
 		return -EBUSY;
+
+	last = first + window->nr_pages - 1;
 
 	window->pgmap = pgmap;
 	window->has_pages = hmm_window_has_pages(window);
@@ -208,7 +216,7 @@ void hmm_alias_to_iosys_map(unsigned long hmm_pfn, struct iosys_map *map)
 {
 	struct hmm_window *window = hmm_pfn_to_window(hmm_pfn);
 
-	if (WARN_ON_ONCE(!window) || iosys_map_is_null(&window->map)) {
+	if (!window || iosys_map_is_null(&window->map)) {
 		iosys_map_clear(map);
 		return;
 	}
@@ -289,18 +297,17 @@ EXPORT_SYMBOL_GPL(hmm_alias_dma_unmap);
 
 /*
  * Can a device address all of a window? Its DMA mask may reach all of RAM, and BARs
- * lie above that. Behind an IOMMU it is given addresses that it can use.
+ * lie above that.
  */
 static bool hmm_window_is_addressable(const struct hmm_window *window,
 				      struct device *dev, bool bus)
 {
-	dma_addr_t last = window->phys + PFN_PHYS(window->nr_pages) - 1;
+	u64 size = PFN_PHYS((u64)window->nr_pages), last;
 
-	if (bus)
-		last = pci_p2pdma_bus_addr_map(window->provider, last);
-	else if (dev_dma_iommu(dev))
-		return true;
+	if (!bus)
+		return dma_can_map_mmio(dev, window->phys, size);
 
+	last = pci_p2pdma_bus_addr_map(window->provider, window->phys) + size - 1;
 	return last <= min_not_zero(dma_get_mask(dev), dev->bus_dma_limit);
 }
 
@@ -313,6 +320,10 @@ static enum hmm_route hmm_window_route(const struct hmm_window *window,
 	if (!dev)
 		return iosys_map_is_null(&window->map) ? HMM_ROUTE_NONE :
 							 HMM_ROUTE_CPU;
+
+	/* Its own memory a device does not reach through the fabric */
+	if (dev == window->provider->owner)
+		return HMM_ROUTE_NONE;
 
 	switch (pci_p2pdma_map_type(window->provider, dev)) {
 	case PCI_P2PDMA_MAP_BUS_ADDR:
@@ -331,17 +342,27 @@ static enum hmm_route hmm_window_route(const struct hmm_window *window,
 }
 
 /* Note why @nr_pages are going to be migrated. Under rcu_read_lock(). */
-void hmm_alias_fallback(struct page *page, unsigned long addr,
+void hmm_alias_fallback(struct dev_pagemap *pgmap, unsigned long addr,
 			unsigned long nr_pages, enum hmm_fallback reason)
 {
-	hmm_stat_add(rcu_dereference(page_pgmap(page)->window),
-		     HMM_STAT_FALLBACK(reason), nr_pages);
+	hmm_stat_add(rcu_dereference(pgmap->window), HMM_STAT_FALLBACK(reason),
+		     nr_pages);
 	trace_hmm_alias_fallback(addr, nr_pages, reason);
+}
+
+/* Note that @nr_pages are handed out, by what hmm_alias_pfn() has found. */
+void hmm_alias_found(struct hmm_alias_cache *cache, unsigned long addr,
+		     unsigned long pfn, unsigned long nr_pages)
+{
+	cache->found += nr_pages;
+	trace_hmm_alias(addr, pfn, nr_pages, cache->route);
 }
 
 void __hmm_alias_end(struct hmm_alias_cache *cache)
 {
-	hmm_stat_add(cache->window, HMM_STAT_ALIAS(cache->route), cache->found);
+	if (cache->found)
+		hmm_stat_add(cache->window, HMM_STAT_ALIAS(cache->route),
+			     cache->found);
 	*cache = (struct hmm_alias_cache) { };
 }
 
@@ -367,31 +388,25 @@ static void hmm_alias_remember(struct hmm_alias_cache *cache,
 }
 
 /*
- * Find the alias of @nr_pages device-private pages, beginning with @page, that
- * are mapped at @addr. Where there is none, and @fault says that the pages are
- * going to be migrated for that, note why.
+ * Find the alias of @nr_pages pages of @pgmap, beginning with @private_pfn, or
+ * why there is none.
  *
- * Under rcu_read_lock(), taken before the page table entry was read.
+ * Under rcu_read_lock(), taken before the page table entry was read. There is no
+ * reference on the pages, at which only their exporter may look.
  */
-bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
-		   unsigned long addr, struct page *page,
-		   unsigned long nr_pages, bool fault, unsigned long *pfn)
+enum hmm_fallback hmm_alias_pfn(const struct hmm_range *range,
+				struct hmm_alias_cache *cache,
+				struct dev_pagemap *pgmap,
+				unsigned long private_pfn,
+				unsigned long nr_pages, unsigned long *pfn)
 {
-	struct hmm_window *window = rcu_dereference(page_pgmap(page)->window);
+	struct hmm_window *window = rcu_dereference(pgmap->window);
 	enum hmm_fallback reason;
 	unsigned long offset;
 	phys_addr_t phys;
 
-	if (!window) {
-		reason = HMM_FALLBACK_NO_WINDOW;
-		goto none;
-	}
-
-	if (range->prefer_alias &&
-	    window->provider->owner == range->client->dma_dev) {
-		reason = HMM_FALLBACK_UNREACHABLE;
-		goto none;
-	}
+	if (!window)
+		return HMM_FALLBACK_NO_WINDOW;
 
 	if (cache->window != window) {
 		hmm_alias_end(cache);
@@ -399,40 +414,43 @@ bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
 		cache->window = window;
 	}
 
-	if (cache->route == HMM_ROUTE_NONE) {
-		reason = HMM_FALLBACK_UNREACHABLE;
-		goto none;
-	}
+	if (cache->route == HMM_ROUTE_NONE)
+		return HMM_FALLBACK_UNREACHABLE;
 
-	if (range->client->need_pages && !window->has_pages) {
-		reason = HMM_FALLBACK_NO_PAGES;
-		goto none;
-	}
+	if (range->client->need_pages && !window->has_pages)
+		return HMM_FALLBACK_NO_PAGES;
 
 	if (window->get_alias) {
 		reason = HMM_FALLBACK_CALLBACK;
-		if (window->get_alias(window, page, nr_pages, &phys) ||
-		    !PAGE_ALIGNED(phys))
-			goto none;
+		if (window->get_alias(window, pfn_to_page(private_pfn), nr_pages,
+				      &phys) || !PAGE_ALIGNED(phys))
+			return reason;
 		offset = PHYS_PFN(phys) - PHYS_PFN(window->phys);
 	} else {
 		reason = HMM_FALLBACK_OUTSIDE_WINDOW;
-		offset = page_to_pfn(page) - window->first_pfn;
+		offset = private_pfn - window->first_pfn;
 	}
 
 	if (offset >= window->nr_pages || nr_pages > window->nr_pages - offset)
-		goto none;
+		return reason;
 
 	*pfn = PHYS_PFN(window->phys) + offset;
-	hmm_stat_add(window, HMM_STAT_ALIAS(cache->route), nr_pages);
-	trace_hmm_alias(addr, *pfn, nr_pages, cache->route);
-	hmm_alias_remember(cache, window, page_pgmap(page));
-	return true;
+	hmm_alias_remember(cache, window, pgmap);
+	return HMM_NO_FALLBACK;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_alias_pfn);
 
-none:
-	if (fault)
-		hmm_alias_fallback(page, addr, nr_pages, reason);
-	return false;
+/* Of the sysfs file and of the kernel parameter. */
+static int hmm_p2pdma_enable(const char *word)
+{
+	if (sysfs_streq(word, "always"))
+		static_branch_enable(&hmm_p2pdma_key);
+	else if (sysfs_streq(word, "never"))
+		static_branch_disable(&hmm_p2pdma_key);
+	else
+		return -EINVAL;
+
+	return 0;
 }
 
 static ssize_t enabled_show(struct kobject *kobj, struct kobj_attribute *attr,
@@ -446,14 +464,7 @@ static ssize_t enabled_show(struct kobject *kobj, struct kobj_attribute *attr,
 static ssize_t enabled_store(struct kobject *kobj, struct kobj_attribute *attr,
 			     const char *buf, size_t count)
 {
-	if (sysfs_streq(buf, "always"))
-		static_branch_enable(&hmm_p2pdma_key);
-	else if (sysfs_streq(buf, "never"))
-		static_branch_disable(&hmm_p2pdma_key);
-	else
-		return -EINVAL;
-
-	return count;
+	return hmm_p2pdma_enable(buf) ?: count;
 }
 
 static struct kobj_attribute enabled_attr = __ATTR_RW(enabled);
@@ -484,7 +495,7 @@ static unsigned long hmm_stat_sum(struct hmm_p2pdma_stats __percpu *stats,
 	int cpu;
 
 	for_each_possible_cpu(cpu)
-		sum += per_cpu_ptr(stats, cpu)->pages[stat];
+		sum += READ_ONCE(per_cpu_ptr(stats, cpu)->pages[stat]);
 
 	return sum;
 }
@@ -499,7 +510,7 @@ static ssize_t hmm_stat_show(struct kobject *kobj, struct kobj_attribute *attr,
 
 #define HMM_STAT_ATTR(_name, _stat)					\
 static struct hmm_stat_attr _name##_attr = {				\
-	.attr = __ATTR(_name, 0444, hmm_stat_show, NULL),		\
+	.attr = __ATTR(_name, 0400, hmm_stat_show, NULL),		\
 	.stat = _stat,							\
 }
 
@@ -649,11 +660,7 @@ subsys_initcall(hmm_p2pdma_init);
 
 static int __init setup_hmm_p2pdma(char *str)
 {
-	if (str && !strcmp(str, "always"))
-		static_branch_enable(&hmm_p2pdma_key);
-	else if (str && !strcmp(str, "never"))
-		static_branch_disable(&hmm_p2pdma_key);
-	else
+	if (hmm_p2pdma_enable(str))
 		pr_warn("hmm_p2pdma= takes 'always' or 'never', ignored\n");
 
 	return 1;

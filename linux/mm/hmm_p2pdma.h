@@ -6,6 +6,7 @@
 #include <linux/hmm.h>
 #include <linux/jump_label.h>
 
+struct dev_pagemap;
 struct hmm_window;
 
 /* How a client reaches a window. Trace events print the names. */
@@ -17,8 +18,9 @@ enum hmm_route {
 	HMM_NR_ROUTES,
 };
 
-/* Why a device-private page was migrated although the caller has a client. */
+/* Why a device-private page is migrated although the caller has a client. */
 enum hmm_fallback {
+	HMM_NO_FALLBACK,
 	HMM_FALLBACK_NO_WINDOW,
 	HMM_FALLBACK_OUTSIDE_WINDOW,
 	HMM_FALLBACK_CALLBACK,
@@ -29,9 +31,9 @@ enum hmm_fallback {
 };
 
 /*
- * The last window that a walk has seen within an RCU section, and how the client
- * reaches it. Of a linear one also where its pages show up, and how many have
- * been found by that alone, which hmm_alias_end() counts.
+ * The last window that a walk has seen within an RCU section, how the client
+ * reaches it, and how many pages of it have been found, which hmm_alias_end()
+ * counts. Of a linear one also where its pages show up.
  */
 struct hmm_alias_cache {
 	struct hmm_window *window;
@@ -50,10 +52,14 @@ static inline bool hmm_wants_alias(const struct hmm_range *range)
 	return static_branch_likely(&hmm_p2pdma_key) && range->client;
 }
 
-bool hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
-		   unsigned long addr, struct page *page,
-		   unsigned long nr_pages, bool fault, unsigned long *pfn);
-void hmm_alias_fallback(struct page *page, unsigned long addr,
+enum hmm_fallback hmm_alias_pfn(const struct hmm_range *range,
+				struct hmm_alias_cache *cache,
+				struct dev_pagemap *pgmap,
+				unsigned long private_pfn,
+				unsigned long nr_pages, unsigned long *pfn);
+void hmm_alias_found(struct hmm_alias_cache *cache, unsigned long addr,
+		     unsigned long pfn, unsigned long nr_pages);
+void hmm_alias_fallback(struct dev_pagemap *pgmap, unsigned long addr,
 			unsigned long nr_pages, enum hmm_fallback reason);
 void hmm_alias_account(unsigned long nr_pages, bool mapped);
 void __hmm_alias_end(struct hmm_alias_cache *cache);
@@ -84,16 +90,22 @@ static inline bool hmm_wants_alias(const struct hmm_range *range)
 	return false;
 }
 
-static inline bool hmm_alias_pfn(const struct hmm_range *range,
-				 struct hmm_alias_cache *cache,
-				 unsigned long addr, struct page *page,
-				 unsigned long nr_pages, bool fault,
-				 unsigned long *pfn)
+static inline enum hmm_fallback
+hmm_alias_pfn(const struct hmm_range *range, struct hmm_alias_cache *cache,
+	      struct dev_pagemap *pgmap, unsigned long private_pfn,
+	      unsigned long nr_pages, unsigned long *pfn)
 {
-	return false;
+	return HMM_FALLBACK_NO_WINDOW;
 }
 
-static inline void hmm_alias_fallback(struct page *page, unsigned long addr,
+static inline void hmm_alias_found(struct hmm_alias_cache *cache,
+				   unsigned long addr, unsigned long pfn,
+				   unsigned long nr_pages)
+{
+}
+
+static inline void hmm_alias_fallback(struct dev_pagemap *pgmap,
+				      unsigned long addr,
 				      unsigned long nr_pages,
 				      enum hmm_fallback reason)
 {

@@ -10,9 +10,10 @@
  */
 #include <linux/export.h>
 #include <linux/hmm_peers.h>
-#include <linux/mmu_notifier.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
+
+#include "internal.h"
 
 /* All sets, for those who want to show them. */
 static LIST_HEAD(hmm_peers_list);
@@ -27,6 +28,7 @@ static DEFINE_MUTEX(hmm_peers_list_lock);
  */
 void hmm_peers_init(struct hmm_peers *peers, struct device *dev)
 {
+	mutex_init(&peers->removing);
 	mutex_init(&peers->lock);
 	RCU_INIT_POINTER(peers->array, NULL);
 	INIT_LIST_HEAD(&peers->users);
@@ -51,6 +53,7 @@ void hmm_peers_fini(struct hmm_peers *peers)
 	WARN_ON(!list_empty(&peers->users));
 	kfree(rcu_dereference_protected(peers->array, true));
 	mutex_destroy(&peers->lock);
+	mutex_destroy(&peers->removing);
 }
 EXPORT_SYMBOL_GPL(hmm_peers_fini);
 
@@ -80,7 +83,8 @@ static struct dev_pagemap **peers_find(struct hmm_peers_array *array,
  * From here on the importer gets pages of @pgmap as they are. What it holds
  * already, aliases for instance, stays valid.
  *
- * Context: May sleep. @pgmap is in use for as long as it is in the set.
+ * Context: May sleep. Holds no mmap lock. @pgmap is in use for as long as it is in
+ * the set.
  * Return: 0 on success; -EEXIST if @pgmap is in the set already; -ENOMEM.
  */
 int hmm_peers_add(struct hmm_peers *peers, struct dev_pagemap *pgmap)
@@ -125,33 +129,53 @@ EXPORT_SYMBOL_GPL(hmm_peers_add);
  *
  * When this returns the importer neither uses any page of @pgmap over the link,
  * nor gets one. To that end all that it holds of its processes' memory is
- * invalidated, as MMU_NOTIFY_CLEAR.
+ * invalidated, as MMU_NOTIFY_UNLINK.
  *
  * Both ends call this when they go away, before the pagemap does.
  *
- * Context: May sleep. The interval notifiers of all importers of these processes
- * are called, so that the caller holds no lock which one of them takes.
+ * Context: May sleep. All interval notifiers of these processes are called, so that
+ * the caller holds no lock which is taken by one. Some wait until a device has done
+ * what a process has asked for. Others attach and detach meanwhile.
  */
 void hmm_peers_remove(struct hmm_peers *peers, struct dev_pagemap *pgmap)
 {
-	struct mmu_notifier_range range;
-	struct hmm_peers_user *user;
+	struct hmm_peers_user cursor = {};
 	struct dev_pagemap **slot;
+	struct mm_struct *mm;
 
-	guard(mutex)(&peers->lock);
+	/* Who finds nothing to remove returns after who has found it */
+	guard(mutex)(&peers->removing);
 
-	slot = peers_find(peers_array(peers), pgmap);
-	if (!slot)
-		return;
+	scoped_guard(mutex, &peers->lock) {
+		slot = peers_find(peers_array(peers), pgmap);
+		if (!slot)
+			return;
 
-	WRITE_ONCE(*slot, NULL);
+		WRITE_ONCE(*slot, NULL);
+		if (list_empty(&peers->users))
+			return;
 
-	list_for_each_entry(user, &peers->users, link) {
-		mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, user->mm,
-					0, user->mm->task_size);
-		mmu_notifier_invalidate_range_start(&range);
-		mmu_notifier_invalidate_range_end(&range);
+		/* Users attached from here on come before it: they get no such page */
+		list_add(&cursor.link, &peers->users);
 	}
+
+	/* Who has seen it in the set has a notifier that is found below */
+	synchronize_rcu();
+
+	mutex_lock(&peers->lock);
+	while (!list_is_last(&cursor.link, &peers->users)) {
+		mm = list_next_entry(&cursor, link)->mm;
+		list_move(&cursor.link, cursor.link.next);
+		mmgrab(mm);
+		mutex_unlock(&peers->lock);
+
+		mmu_interval_notifier_invalidate_all(mm);
+		mmdrop(mm);
+
+		mutex_lock(&peers->lock);
+	}
+	list_del(&cursor.link);
+	mutex_unlock(&peers->lock);
 }
 EXPORT_SYMBOL_GPL(hmm_peers_remove);
 
@@ -161,16 +185,29 @@ EXPORT_SYMBOL_GPL(hmm_peers_remove);
  * @user: what &hmm_range.peers is going to point to
  * @mm: the process
  *
- * Context: May sleep. Holds no lock that an interval notifier takes.
+ * Context: May sleep. Holds no mmap lock, nor a lock that an interval notifier takes.
  */
 void hmm_peers_attach(struct hmm_peers *peers, struct hmm_peers_user *user,
 		      struct mm_struct *mm)
 {
+	struct hmm_peers_user *first;
+
 	guard(mutex)(&peers->lock);
 
 	user->peers = peers;
 	user->mm = mm;
 	mmgrab(mm);
+	INIT_LIST_HEAD(&user->link);
+
+	/* Each process is invalidated once, however often it is attached */
+	list_for_each_entry(first, &peers->users, link) {
+		if (first->mm == mm) {
+			list_add(&user->same_mm, &first->same_mm);
+			return;
+		}
+	}
+
+	INIT_LIST_HEAD(&user->same_mm);
 	list_add(&user->link, &peers->users);
 }
 EXPORT_SYMBOL_GPL(hmm_peers_attach);
@@ -185,7 +222,11 @@ void hmm_peers_detach(struct hmm_peers_user *user)
 {
 	guard(mutex)(&user->peers->lock);
 
+	if (!list_empty(&user->link) && !list_empty(&user->same_mm))
+		list_replace_init(&user->link,
+				  &list_next_entry(user, same_mm)->link);
 	list_del(&user->link);
+	list_del(&user->same_mm);
 	mmdrop(user->mm);
 }
 EXPORT_SYMBOL_GPL(hmm_peers_detach);

@@ -119,19 +119,24 @@ static inline void hmm_alias_dma_unmap(struct device *dev, dma_addr_t addr,
  * @map: where the mapping goes; it covers PAGE_SIZE bytes
  *
  * For importers that copy with the CPU, that is, whose &struct hmm_client has
- * no DMA device: their entries can be mapped, always.
+ * no DMA device.
  *
  * Context: Any; the lock that makes the entry valid (the one that the interval
  * notifier's invalidate callback takes) is held until hmm_pfn_unmap_local().
  * As with kmap_local_page() mappings nest and belong to the current thread.
+ * Return: 0 on success. -EFAULT if @hmm_pfn is an alias that the CPU cannot reach,
+ * which no client without a DMA device is given; @map is cleared then.
  */
-static inline void hmm_pfn_map_local(unsigned long hmm_pfn,
-				     struct iosys_map *map)
+static inline int hmm_pfn_map_local(unsigned long hmm_pfn,
+				    struct iosys_map *map)
 {
-	if (hmm_pfn_is_alias(hmm_pfn))
+	if (hmm_pfn_is_alias(hmm_pfn)) {
 		hmm_alias_to_iosys_map(hmm_pfn, map);
-	else
-		iosys_map_set_vaddr(map, kmap_local_page(hmm_pfn_to_page(hmm_pfn)));
+		return iosys_map_is_null(map) ? -EFAULT : 0;
+	}
+
+	iosys_map_set_vaddr(map, kmap_local_page(hmm_pfn_to_page(hmm_pfn)));
+	return 0;
 }
 
 /**
@@ -139,12 +144,18 @@ static inline void hmm_pfn_map_local(unsigned long hmm_pfn,
  * @hmm_pfn: the entry that was mapped
  * @map: the mapping
  *
+ * What was written is on its way when this returns: it arrives before anything that
+ * is written afterwards, by this CPU or by one that is told by it. So an importer
+ * that serializes its accesses, as atomic operations do, unmaps before it unlocks.
+ *
  * Context: As hmm_pfn_map_local().
  */
 static inline void hmm_pfn_unmap_local(unsigned long hmm_pfn,
 				       struct iosys_map *map)
 {
-	if (!hmm_pfn_is_alias(hmm_pfn))
+	if (hmm_pfn_is_alias(hmm_pfn))
+		wmb();	/* the mapping of a window may be write-combined */
+	else
 		kunmap_local(map->vaddr);
 }
 

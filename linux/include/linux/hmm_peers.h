@@ -25,6 +25,7 @@ struct mm_struct;
  */
 struct hmm_peers {
 	/* private: */
+	struct mutex removing; /* for all of hmm_peers_remove(); taken first */
 	struct mutex lock; /* serializes changes */
 	struct hmm_peers_array __rcu *array;
 	struct list_head users;
@@ -41,7 +42,8 @@ struct hmm_peers_user {
 	/* private: */
 	struct hmm_peers *peers;
 	struct mm_struct *mm;
-	struct list_head link;
+	struct list_head link; /* of one user of each process */
+	struct list_head same_mm; /* and of the others */
 };
 
 /* private: */

@@ -4,7 +4,7 @@
  * members may, and links between two devices.
  */
 #include <kunit/test.h>
-#include <linux/completion.h>
+#include <linux/hmm.h>
 #include <linux/hmm_peers.h>
 #include <linux/hmm_segment.h>
 #include <linux/ioport.h>
@@ -258,9 +258,12 @@ static void test_removal_invalidates(struct kunit *test)
 	seq = mmu_interval_read_begin(&watch.notifier);
 	KUNIT_EXPECT_FALSE(test, mmu_interval_read_retry(&watch.notifier, seq));
 	KUNIT_EXPECT_EQ(test, 0, watch.invalidations);
+	/* A process may keep its mmap lock for as long as it likes */
+	mmap_write_lock(current->mm);
 	hmm_peers_remove(&peers, &pgmap);
+	mmap_write_unlock(current->mm);
 	KUNIT_EXPECT_EQ(test, 1, watch.invalidations);
-	KUNIT_EXPECT_EQ(test, (int)MMU_NOTIFY_CLEAR, (int)watch.event);
+	KUNIT_EXPECT_EQ(test, (int)MMU_NOTIFY_UNLINK, (int)watch.event);
 	KUNIT_EXPECT_FALSE(test, watch.still_there);
 	KUNIT_EXPECT_TRUE(test, mmu_interval_read_retry(&watch.notifier, seq));
 
@@ -276,13 +279,87 @@ static void test_removal_invalidates(struct kunit *test)
 	hmm_peers_fini(&peers);
 }
 
+/* A process that has a device open twice is invalidated once. */
+static void test_removal_invalidates_a_process_once(struct kunit *test)
+{
+	struct dev_pagemap pgmap = {};
+	struct hmm_peers_user users[3];
+	struct hmm_peers peers;
+	struct watch watch = { .peers = &peers, .pgmap = &pgmap };
+	int i;
+
+	KUNIT_ASSERT_EQ(test, 0, kunit_attach_mm());
+	hmm_peers_init(&peers, NULL);
+	KUNIT_ASSERT_EQ(test, 0,
+			mmu_interval_notifier_insert(&watch.notifier, current->mm,
+						     PAGE_SIZE, PAGE_SIZE,
+						     &watch_ops));
+	for (i = 0; i < ARRAY_SIZE(users); i++)
+		hmm_peers_attach(&peers, &users[i], current->mm);
+
+	/* In whichever order they go: the first one came first */
+	for (i = 0; i < ARRAY_SIZE(users); i++) {
+		KUNIT_EXPECT_EQ(test, 0, hmm_peers_add(&peers, &pgmap));
+		hmm_peers_remove(&peers, &pgmap);
+		KUNIT_EXPECT_EQ(test, i + 1, watch.invalidations);
+		hmm_peers_detach(&users[i]);
+	}
+
+	KUNIT_EXPECT_EQ(test, 0, hmm_peers_add(&peers, &pgmap));
+	hmm_peers_remove(&peers, &pgmap);
+	KUNIT_EXPECT_EQ(test, ARRAY_SIZE(users), watch.invalidations);
+
+	mmu_interval_notifier_remove(&watch.notifier);
+	hmm_peers_fini(&peers);
+}
+
+/* Who is attached with one process is not told of links for another. */
+static void test_walk_is_of_the_process_that_is_attached(struct kunit *test)
+{
+	struct hmm_peers_user user, stranger;
+	struct hmm_peers peers;
+	struct watch watch = { .peers = &peers };
+	struct mm_struct *other;
+	unsigned long pfn = 0;
+	struct hmm_range range = {
+		.notifier = &watch.notifier,
+		.start = PAGE_SIZE,
+		.end = 2 * PAGE_SIZE,
+		.hmm_pfns = &pfn,
+	};
+
+	KUNIT_ASSERT_EQ(test, 0, kunit_attach_mm());
+	other = kunit_kzalloc(test, sizeof(*other), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, other);
+	atomic_set(&other->mm_count, 1);
+	hmm_peers_init(&peers, NULL);
+	KUNIT_ASSERT_EQ(test, 0,
+			mmu_interval_notifier_insert(&watch.notifier, current->mm,
+						     PAGE_SIZE, PAGE_SIZE,
+						     &watch_ops));
+	hmm_peers_attach(&peers, &user, current->mm);
+	hmm_peers_attach(&peers, &stranger, other);
+	range.notifier_seq = mmu_interval_read_begin(&watch.notifier);
+
+	mmap_read_lock(current->mm);
+	range.peers = &user;
+	KUNIT_EXPECT_EQ(test, 0, hmm_range_fault(&range));
+	range.peers = &stranger;
+	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_range_fault(&range));
+	mmap_read_unlock(current->mm);
+
+	hmm_peers_detach(&stranger);
+	hmm_peers_detach(&user);
+	mmu_interval_notifier_remove(&watch.notifier);
+	hmm_peers_fini(&peers);
+}
+
 #define ROUNDS		2000
 #define FLAPPING	6
 
 struct flap {
 	struct hmm_peers peers;
 	struct dev_pagemap always, never, flapping[FLAPPING];
-	struct completion done;
 	atomic_t running;
 	int errors;
 };
@@ -305,27 +382,29 @@ static int flap_links(void *data)
 		cond_resched();
 	}
 
-	if (atomic_dec_and_test(&flap->running))
-		complete(&flap->done);
+	/* Whoever looks at this may go before the thread is gone */
+	atomic_dec(&flap->running);
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
 	return 0;
 }
 
 static void test_lookups_while_links_flap(struct kunit *test)
 {
 	struct flap *flap = kunit_kzalloc(test, sizeof(*flap), GFP_KERNEL);
-	struct task_struct *task;
+	struct task_struct *task[3];
 	int i;
 
 	KUNIT_ASSERT_NOT_NULL(test, flap);
 	hmm_peers_init(&flap->peers, NULL);
-	init_completion(&flap->done);
 	KUNIT_ASSERT_EQ(test, 0, hmm_peers_add(&flap->peers, &flap->always));
 
-	atomic_set(&flap->running, 3);
-	for (i = 0; i < 3; i++) {
-		task = kthread_run(flap_links, flap, "hmm_segment_kunit");
-		if (IS_ERR(task) && atomic_dec_and_test(&flap->running))
-			complete(&flap->done);
+	atomic_set(&flap->running, ARRAY_SIZE(task));
+	for (i = 0; i < ARRAY_SIZE(task); i++) {
+		task[i] = kthread_run(flap_links, flap, "hmm_segment_kunit");
+		KUNIT_EXPECT_FALSE(test, IS_ERR(task[i]));
+		if (IS_ERR(task[i]))
+			atomic_dec(&flap->running);
 	}
 
 	while (atomic_read(&flap->running)) {
@@ -333,7 +412,9 @@ static void test_lookups_while_links_flap(struct kunit *test)
 		KUNIT_EXPECT_FALSE(test, hmm_peers_have(&flap->peers, &flap->never));
 		cond_resched();
 	}
-	wait_for_completion(&flap->done);
+	for (i = 0; i < ARRAY_SIZE(task); i++)
+		if (!IS_ERR(task[i]))
+			kthread_stop(task[i]);
 	KUNIT_EXPECT_EQ(test, 0, flap->errors);
 
 	hmm_peers_fini(&flap->peers);
@@ -347,6 +428,8 @@ static struct kunit_case hmm_segment_cases[] = {
 	KUNIT_CASE(test_peers_are_a_set),
 	KUNIT_CASE(test_links_are_neither_mutual_nor_transitive),
 	KUNIT_CASE(test_removal_invalidates),
+	KUNIT_CASE(test_removal_invalidates_a_process_once),
+	KUNIT_CASE(test_walk_is_of_the_process_that_is_attached),
 	KUNIT_CASE_SLOW(test_lookups_while_links_flap),
 	{ }
 };

@@ -2,46 +2,69 @@
 /*
  * Block I/O to and from the memory of a process, wherever it is.
  *
- * As with O_DIRECT, but nothing is pinned: memory of a device stays there, if
- * the disk can reach it. This is an importer whose DMA is done by somebody else,
- * who is given struct pages. See hmm_edu.c for one that maps its DMA itself.
+ * As with O_DIRECT, but memory of a device stays there, if the disk can reach it.
+ * This is an importer whose DMA is done by somebody else, who is given struct pages.
+ * See hmm_edu.c for one that maps its DMA itself.
+ *
+ * System memory is O_DIRECT's to read and write: it is pinned. What is done here is
+ * the rest, which nobody can pin. An invalidation has to wait until the disk is done
+ * with it, and that is all it may wait for:
+ *
+ * - Reclaim does not wait for the disk, on which the disk may depend. It has no use
+ *   for memory of devices.
+ * - A process whose I/O may be held back, by limits of its cgroup, leaves all to
+ *   O_DIRECT. Others would wait for as long as the limits say.
  */
 #include <linux/bio.h>
+#include <linux/blk-cgroup.h>
 #include <linux/blkdev.h>
 #include <linux/file.h>
+#include <linux/freezer.h>
 #include <linux/fs.h>
 #include <linux/hmm.h>
 #include <linux/miscdevice.h>
 #include <linux/mmu_notifier.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/pci.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
+#include <linux/spinlock.h>
 #include <linux/uaccess.h>
-#include <uapi/linux/hmm_blk.h>
+#include <linux/uio.h>
+#include <linux/wait.h>
 
-/* What is in flight at a time, and an invalidation may have to wait for. */
+#include "hmm_access.h"
+#include "hmm_blk.h"
+
+/* What is looked at in one go */
 #define CHUNK_SIZE	SZ_2M
 #define CHUNK_PAGES	(CHUNK_SIZE >> PAGE_SHIFT)
 
 /**
  * struct blk_job - one request of user space
  * @notifier: tells when the memory changes
- * @lock: makes @pfns valid, see mmu_interval_read_retry(). Held while the disk
- *	accesses the memory, so that an invalidation waits for that
+ * @lock: makes @pfns valid, see mmu_interval_read_retry(), and protects @busy_start
+ *	and @busy_end
+ * @idle: the disk does not access memory of devices any more
+ * @busy_start: memory of devices that the disk accesses, from here on ...
+ * @busy_end: ... to here; zero if there is none
  * @pfns: HMM entries of a chunk
- * @bdev: the disk, or a partition
- * @client: how the disk reaches memory of devices; no DMA device if it cannot
+ * @chunk: how much that is
+ * @file: the disk, or a partition
+ * @client: how the disk reaches memory of devices; no DMA device if it does not
  * @opf: operation and flags
  */
 struct blk_job {
 	struct mmu_interval_notifier notifier;
-	struct mutex lock; /* see above */
+	spinlock_t lock; /* see above */
+	wait_queue_head_t idle;
+	unsigned long busy_start;
+	unsigned long busy_end;
 	unsigned long *pfns;
-	struct block_device *bdev;
+	size_t chunk;
+	struct file *file;
 	struct hmm_client client;
 	blk_opf_t opf;
 };
@@ -51,19 +74,35 @@ static bool job_reads(const struct blk_job *job)
 	return !op_is_write(job->opf);
 }
 
+static bool job_is_busy(struct blk_job *job, unsigned long start,
+			unsigned long end)
+{
+	guard(spinlock)(&job->lock);
+	return job->busy_start < end && start < job->busy_end;
+}
+
 static bool job_invalidate(struct mmu_interval_notifier *notifier,
 			   const struct mmu_notifier_range *range,
 			   unsigned long seq)
 {
 	struct blk_job *job = container_of(notifier, struct blk_job, notifier);
 
-	if (mmu_notifier_range_blockable(range))
-		mutex_lock(&job->lock);
-	else if (!mutex_trylock(&job->lock))
+	/* Nothing of the range is busy anew from here on until this has returned */
+	spin_lock(&job->lock);
+	mmu_interval_set_seq(notifier, seq);
+	spin_unlock(&job->lock);
+
+	/*
+	 * Reclaim and compaction are after folios of system memory. The range of a
+	 * large one covers what has come to be mapped between its pages.
+	 */
+	if (current->flags & PF_MEMALLOC ||
+	    !job_is_busy(job, range->start, range->end))
+		return true;
+	if (!mmu_notifier_range_blockable(range))
 		return false;
 
-	mmu_interval_set_seq(notifier, seq);
-	mutex_unlock(&job->lock);
+	wait_event(job->idle, !job_is_busy(job, range->start, range->end));
 	return true;
 }
 
@@ -71,8 +110,9 @@ static const struct mmu_interval_notifier_ops job_ops = {
 	.invalidate = job_invalidate,
 };
 
-/* Returns with the lock held, and the entries valid until it is given up. */
-static int job_lock_pages(struct blk_job *job, unsigned long addr, size_t size)
+/* Have the entries of a chunk, which are valid for as long as @seq is. */
+static int job_walk(struct blk_job *job, unsigned long addr, size_t size,
+		    unsigned long *seq)
 {
 	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
 	struct hmm_range range = {
@@ -82,87 +122,140 @@ static int job_lock_pages(struct blk_job *job, unsigned long addr, size_t size)
 		.hmm_pfns = job->pfns,
 		.default_flags = HMM_PFN_REQ_FAULT |
 				 (job_reads(job) ? HMM_PFN_REQ_WRITE : 0),
-		.client = job->client.dma_dev ? &job->client : NULL,
+		.client = &job->client,
 	};
 	int err;
 
-	for (;;) {
-		if (fatal_signal_pending(current))
-			return -EINTR;
-
-		err = hmm_range_fault_unlocked_timeout(&range, timeout);
-		if (err)
-			return err == -EPERM ? -EFAULT : err;
-
-		mutex_lock(&job->lock);
-		if (!mmu_interval_read_retry(&job->notifier,
-					     range.notifier_seq))
-			return 0;
-		mutex_unlock(&job->lock);
-	}
+	err = hmm_range_fault_unlocked_timeout(&range, timeout);
+	*seq = range.notifier_seq;
+	if (err)
+		return err;
+	return hmm_access_check(range.start, range.end, job_reads(job));
 }
 
-static struct page *job_page(struct blk_job *job, unsigned long offset)
+/* As with O_DIRECT, and done by those who do that. */
+static ssize_t job_do_pinned(struct blk_job *job, unsigned long addr,
+			     size_t size, loff_t pos)
 {
-	return hmm_pfn_to_page(job->pfns[offset >> PAGE_SHIFT]);
-}
-
-/* All DMA has ended when this returns. */
-static int job_submit(struct blk_job *job, unsigned long addr, size_t size,
-		      loff_t pos)
-{
-	unsigned long first = PAGE_ALIGN_DOWN(addr), end = addr + size;
-	struct bio *bio = NULL;
-	unsigned int len;
+	struct iov_iter iter;
+	struct kiocb iocb;
 	int err;
 
-	for (; addr < end; addr += len, pos += len) {
-		struct page *page = job_page(job, addr - first);
-
-		len = min(end - addr, PAGE_SIZE - offset_in_page(addr));
-		/* Full, or memory of another kind than what is in it */
-		if (!bio ||
-		    bio_add_page(bio, page, len, offset_in_page(addr)) != len) {
-			bio = blk_next_bio(bio, job->bdev,
-					   bio_max_segs(PFN_UP(end - addr) + 1),
-					   job->opf, GFP_NOIO);
-			bio->bi_iter.bi_sector = pos >> SECTOR_SHIFT;
-			__bio_add_page(bio, page, len, offset_in_page(addr));
-		}
-	}
-
-	err = submit_bio_wait(bio);
-	bio_put(bio);
-	return err;
-}
-
-static int job_do_chunk(struct blk_job *job, unsigned long addr, size_t size,
-			loff_t pos)
-{
-	unsigned long offset;
-	unsigned int flags;
-	int err;
-
-	err = job_lock_pages(job, addr, size);
+	err = import_ubuf(job_reads(job) ? ITER_DEST : ITER_SOURCE,
+			  (void __user *)addr, size, &iter);
 	if (err)
 		return err;
 
-	/*
-	 * Reclaim would wait, in job_invalidate(), for the DMA that is not even
-	 * submitted yet.
-	 */
-	flags = memalloc_noreclaim_save();
-	err = job_submit(job, addr, size, pos);
-	memalloc_noreclaim_restore(flags);
+	init_sync_kiocb(&iocb, job->file);
+	iocb.ki_flags |= IOCB_DIRECT;
+	iocb.ki_pos = pos;
+	return job_reads(job) ? job->file->f_op->read_iter(&iocb, &iter) :
+				job->file->f_op->write_iter(&iocb, &iter);
+}
 
-	/* As the page table may have been cleaned before the DMA. */
-	for (offset = 0; job_reads(job) && offset < offset_in_page(addr) + size;
-	     offset += PAGE_SIZE)
-		if (!hmm_pfn_is_alias(job->pfns[offset >> PAGE_SHIFT]))
-			set_page_dirty(job_page(job, offset));
+/*
+ * Memory of devices, or so much of it as one bio takes. All DMA has ended when this
+ * returns. -EAGAIN: it has changed, or is not to be accessed where it is.
+ */
+static ssize_t job_do_in_place(struct blk_job *job, const unsigned long *pfns,
+			       unsigned long seq, unsigned long addr,
+			       size_t size, loff_t pos)
+{
+	struct cgroup_subsys_state *css;
+	size_t done = 0, len;
+	struct bio *bio;
+	int err;
 
-	mutex_unlock(&job->lock);
-	return err;
+	bio = bio_alloc(file_bdev(job->file), bio_max_segs(PFN_UP(size) + 1),
+			job->opf, GFP_KERNEL);
+	bio->bi_iter.bi_sector = pos >> SECTOR_SHIFT;
+
+	css = bio_blkcg_css(bio);
+	if (css && css != blkcg_root_css) {
+		job->client.dma_dev = NULL;
+		bio_put(bio);
+		return -EAGAIN;
+	}
+
+	spin_lock(&job->lock);
+	if (mmu_interval_read_retry(&job->notifier, seq)) {
+		spin_unlock(&job->lock);
+		bio_put(bio);
+		return -EAGAIN;
+	}
+
+	for (; done < size; done += len) {
+		unsigned int offset = offset_in_page(addr + done);
+
+		len = min(size - done, PAGE_SIZE - offset);
+		/* Full, or memory of another kind than what is in it */
+		if (bio_add_page(bio, hmm_pfn_to_page(*pfns++), len, offset) != len)
+			break;
+	}
+	job->busy_start = addr;
+	job->busy_end = addr + done;
+	spin_unlock(&job->lock);
+
+	err = submit_bio_wait(bio);
+	bio_put(bio);
+
+	spin_lock(&job->lock);
+	job->busy_start = 0;
+	job->busy_end = 0;
+	spin_unlock(&job->lock);
+	wake_up_all(&job->idle);
+
+	return err ?: done;
+}
+
+/*
+ * A chunk, or the beginning of it: runs of pages that are in memory of devices, and
+ * of such that are not. -EAGAIN: try again.
+ */
+static ssize_t job_do_chunk(struct blk_job *job, unsigned long addr,
+			    size_t size, loff_t pos)
+{
+	unsigned long first = PAGE_ALIGN_DOWN(addr), seq;
+	size_t done = 0;
+	int err;
+
+	if (!job->client.dma_dev)
+		return job_do_pinned(job, addr, size, pos);
+
+	err = job_walk(job, addr, size, &seq);
+	if (err == -EINTR)
+		return err;
+	if ((err == -EFAULT || err == -EPERM) && job->chunk > PAGE_SIZE) {
+		/* Find out how far the memory is good */
+		job->chunk = PAGE_SIZE;
+		return -EAGAIN;
+	}
+	if (err)
+		return job_do_pinned(job, addr, size, pos);
+
+	while (done < size) {
+		size_t idx = (addr + done - first) >> PAGE_SHIFT, end = idx;
+		bool alias = hmm_pfn_is_alias(job->pfns[idx]);
+		ssize_t ret;
+		size_t len;
+
+		do
+			end++;
+		while (first + PFN_PHYS(end) < addr + size &&
+		       hmm_pfn_is_alias(job->pfns[end]) == alias);
+		len = min(first + PFN_PHYS(end), addr + size) - (addr + done);
+
+		ret = alias ? job_do_in_place(job, &job->pfns[idx], seq,
+					      addr + done, len, pos + done) :
+			      job_do_pinned(job, addr + done, len, pos + done);
+		if (ret <= 0)
+			return done ?: ret;
+		done += ret;
+		if (!alias && ret < len)
+			break;
+	}
+
+	return done;
 }
 
 /* The PCI device of a disk, with a reference; NULL if it is made of others. */
@@ -187,19 +280,20 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	bool write = args->flags & HMM_BLK_WRITE;
 	struct address_space *mapping = file->f_mapping;
 	struct block_device *bdev = file_bdev(file);
-	u64 left, size = args->size, pos = args->offset;
+	u64 size = args->size, pos = args->offset;
+	u64 capacity = bdev_nr_bytes(bdev);
 	unsigned long addr = args->addr, start = PAGE_ALIGN_DOWN(addr);
-	size_t chunk = CHUNK_SIZE;
 	struct blk_job job = {
-		.bdev = bdev,
+		.file = file,
 		.opf = write ? REQ_OP_WRITE | REQ_SYNC | REQ_IDLE : REQ_OP_READ,
 		.client.need_pages = true,
+		.chunk = CHUNK_SIZE,
 	};
 	struct device *dma_dev;
 	int err;
 
 	/* One that goes away loses its size first */
-	if (!disk_live(bdev->bd_disk) || !bdev_nr_bytes(bdev))
+	if (!disk_live(bdev->bd_disk) || !capacity)
 		return -ENODEV;
 	if (write && bdev_read_only(bdev))
 		return -EPERM;
@@ -207,9 +301,9 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 		return -ETXTBSY;
 	if (!size)
 		return 0;
-	if (pos >= bdev_nr_bytes(bdev))
+	if (pos >= capacity)
 		return write ? -ENOSPC : 0;
-	size = min(size, bdev_nr_bytes(bdev) - pos);
+	size = min(size, capacity - pos);
 
 	if (!IS_ALIGNED(args->addr | size | pos, bdev_logical_block_size(bdev)) ||
 	    bdev_logical_block_size(bdev) > PAGE_SIZE)
@@ -222,13 +316,7 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	if (err)
 		return err;
 
-	/*
-	 * The driver of a disk that is made of others may allocate memory when
-	 * the lock is already held, and wait for reclaim, which waits for it.
-	 */
 	dma_dev = disk_get_dma_dev(bdev->bd_disk);
-	if (!dma_dev)
-		return disk_live(bdev->bd_disk) ? -EOPNOTSUPP : -ENODEV;
 	if (blk_queue_pci_p2pdma(bdev_get_queue(bdev)))
 		job.client.dma_dev = dma_dev;
 
@@ -237,7 +325,8 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	if (!job.pfns)
 		goto out_put;
 
-	mutex_init(&job.lock);
+	spin_lock_init(&job.lock);
+	init_waitqueue_head(&job.idle);
 	err = mmu_interval_notifier_insert(&job.notifier, current->mm, start,
 					   PAGE_ALIGN(addr + size) - start,
 					   &job_ops);
@@ -247,39 +336,33 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	if (err)
 		goto out_free;
 
-	for (left = size; left; ) {
-		size_t len = min(left, chunk - offset_in_page(addr));
+	while (args->done < size) {
+		unsigned long at = addr + args->done;
+		ssize_t ret;
 
-		err = job_do_chunk(&job, addr, len, pos);
-		if (err == -EFAULT && chunk > PAGE_SIZE) {
-			/* Find out how far the memory is good */
-			chunk = PAGE_SIZE;
+		try_to_freeze();
+		ret = fatal_signal_pending(current) ? -EINTR :
+		      job_do_chunk(&job, at,
+				   min(size - args->done,
+				       job.chunk - offset_in_page(at)),
+				   pos + args->done);
+		if (ret == -EAGAIN)
 			continue;
-		}
-		if (err == -EBUSY && chunk > PAGE_SIZE) {
-			/* Less of it changes less often, and migrates faster */
-			chunk /= 2;
-			continue;
-		}
-		if (err)
+		if (ret <= 0) {
+			/* At the end of a disk that has just lost its size */
+			err = bdev_nr_bytes(bdev) ? ret : -ENODEV;
 			break;
-
-		addr += len;
-		pos += len;
-		left -= len;
+		}
+		args->done += ret;
 	}
-	args->done = size - left;
 
 	mmu_interval_notifier_remove(&job.notifier);
 	if (write)
-		invalidate_inode_pages2_range(mapping,
-					      args->offset >> PAGE_SHIFT,
-					      (args->offset + size - 1) >> PAGE_SHIFT);
+		invalidate_inode_pages2_range(mapping, pos >> PAGE_SHIFT,
+					      (pos + size - 1) >> PAGE_SHIFT);
 	if (!err && write && file->f_flags & O_DSYNC)
-		err = vfs_fsync_range(file, args->offset,
-				      args->offset + size - 1, 1);
+		err = vfs_fsync_range(file, pos, pos + size - 1, 1);
 out_free:
-	mutex_destroy(&job.lock);
 	kvfree(job.pfns);
 out_put:
 	put_device(dma_dev);

@@ -7,14 +7,21 @@
  * pinning. What an importer needs, in the order in which one would write it:
  *
  * - a mirror of a range: interval notifier, HMM entries, DMA mapping
- * - mirror_invalidate(): revoke, waiting for DMA that is under way
- * - mirror_lock_page(): an address that is good until mirror_unlock()
- * - the engine, which must have stopped before a mirror is unlocked
+ * - mirror_invalidate(): revoke, waiting for DMA that is under way there
+ * - mirror_fault(): see to it that there is a page. Whoever provides it may take
+ *   his time, so no lock is held that others need
+ * - mirror_begin(): an address that is good until mirror_end()
+ * - the engine, which must have stopped before that
+ *
+ * The device does not tell whether a transfer has failed. With one that does, look:
+ * its buffer has what the one before has left there, of another process perhaps.
  */
 #include <linux/completion.h>
 #include <linux/dma-mapping.h>
+#include <linux/freezer.h>
 #include <linux/hmm.h>
 #include <linux/hmm-dma.h>
+#include <linux/hmm_p2pdma.h>
 #include <linux/interrupt.h>
 #include <linux/iopoll.h>
 #include <linux/miscdevice.h>
@@ -25,7 +32,10 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
-#include <uapi/linux/hmm_edu.h>
+#include <linux/wait.h>
+
+#include "hmm_access.h"
+#include "hmm_edu.h"
 
 /* Registers, in BAR 0 */
 #define EDU_ID			0x00
@@ -51,7 +61,10 @@
 
 static uint dma_bits = 28;
 module_param(dma_bits, uint, 0444);
-MODULE_PARM_DESC(dma_bits, "width of the addresses that the device can use, as in QEMU's dma_mask= (default: 28)");
+MODULE_PARM_DESC(dma_bits, "width of the addresses that the device can use, as in QEMU's dma_mask= (default: 28). The device wraps addresses that are wider, and says nothing");
+
+/* How often to have pages come that are gone again when the engine is free */
+#define EDU_TRIES		10
 
 /**
  * struct edu - a device
@@ -59,9 +72,10 @@ MODULE_PARM_DESC(dma_bits, "width of the addresses that the device can use, as i
  * @regs: BAR 0
  * @misc: the character device
  * @ref: the probed device, and open files
- * @users: held for reading while the device is in use, for writing to remove it
- * @gone: the device has been removed. Set before @users is taken for that
- * @engine: serializes transfers
+ * @lock: protects @mirrors, and what they have mapped against removal
+ * @mirrors: those that exist
+ * @engine: serializes transfers. No page fault is waited for with it
+ * @gone: the device has been removed, or hangs: written under @lock or @engine
  * @done: a transfer has ended
  */
 struct edu {
@@ -69,28 +83,78 @@ struct edu {
 	void __iomem *regs;
 	struct miscdevice misc;
 	struct kref ref;
-	struct rw_semaphore users;
-	bool gone;
+	struct mutex lock; /* see above */
+	struct list_head mirrors;
 	struct mutex engine; /* see above */
+	bool gone;
 	struct completion done;
 };
 
 /**
  * struct edu_mirror - a range of the current process, as the device sees it
  * @notifier: tells when the range changes
- * @lock: makes @map valid, see mmu_interval_read_retry(). Held while the device
- *	accesses the range, so that an invalidation waits for that
- * @map: HMM entries and DMA addresses, of the pages that the device has used
- * @dev: the device
+ * @lock: makes @map valid, see mmu_interval_read_retry(), and protects @busy and
+ *	@stale. No transfer is waited for with it
+ * @idle: the device does not access @busy any more
+ * @map: HMM entries and DMA addresses, of the pages that the device has used. The
+ *	list of entries is there for as long as the device is
+ * @node: in the device's list
+ * @edu: the device
+ * @busy: the page that the device accesses, or ULONG_MAX
+ * @stale: that has been invalidated
  * @start: of the range, page aligned
+ * @nr_pages: of the range
+ * @write: the device writes to the range
+ * @brief: pages are mapped for one transfer only, so that they can be bounced
+ * @no_alias: memory of other devices has to come to system memory
+ * @dma_addr: what is mapped for the transfer under way
+ * @dma_len: length of that, or zero
+ * @dma_type: how an alias was mapped
  */
 struct edu_mirror {
 	struct mmu_interval_notifier notifier;
 	struct mutex lock; /* see above */
+	wait_queue_head_t idle;
 	struct hmm_dma_map map;
-	struct device *dev;
+	struct list_head node;
+	struct edu *edu;
+	unsigned long busy;
+	bool stale;
 	unsigned long start;
+	size_t nr_pages;
+	bool write;
+	bool brief;
+	bool no_alias;
+	dma_addr_t dma_addr;
+	size_t dma_len;
+	enum pci_p2pdma_map_type dma_type;
 };
+
+static struct device *mirror_dev(const struct edu_mirror *mirror)
+{
+	return &mirror->edu->pdev->dev;
+}
+
+static enum dma_data_direction mirror_dir(const struct edu_mirror *mirror)
+{
+	return mirror->write ? DMA_FROM_DEVICE : DMA_TO_DEVICE;
+}
+
+/* Forget a page; with the lock held. */
+static void mirror_drop(struct edu_mirror *mirror, size_t idx)
+{
+	if (!mirror->brief)
+		hmm_dma_unmap_pfn(mirror_dev(mirror), &mirror->map, idx);
+	mirror->map.pfn_list[idx] = 0;
+}
+
+static bool mirror_is_busy(struct edu_mirror *mirror, unsigned long start,
+			   unsigned long end)
+{
+	unsigned long busy = READ_ONCE(mirror->busy);
+
+	return busy >= start && busy < end;
+}
 
 static bool mirror_invalidate(struct mmu_interval_notifier *notifier,
 			      const struct mmu_notifier_range *range,
@@ -99,7 +163,9 @@ static bool mirror_invalidate(struct mmu_interval_notifier *notifier,
 	struct edu_mirror *mirror =
 		container_of(notifier, struct edu_mirror, notifier);
 	struct interval_tree_node *node = &notifier->interval_tree;
-	unsigned long addr, end;
+	unsigned long start = max(range->start, node->start);
+	unsigned long end = min(range->end, node->last + 1), addr;
+	bool busy;
 
 	if (mmu_notifier_range_blockable(range))
 		mutex_lock(&mirror->lock);
@@ -108,16 +174,20 @@ static bool mirror_invalidate(struct mmu_interval_notifier *notifier,
 
 	mmu_interval_set_seq(notifier, seq);
 
-	addr = max(range->start, node->start);
-	end = min(range->end - 1, node->last);
-	for (; addr <= end; addr += PAGE_SIZE) {
-		size_t idx = (addr - mirror->start) >> PAGE_SHIFT;
-
-		hmm_dma_unmap_pfn(mirror->dev, &mirror->map, idx);
-		mirror->map.pfn_list[idx] = 0;
-	}
+	busy = mirror_is_busy(mirror, start, end);
+	mirror->stale |= busy;
+	for (addr = start; addr < end && mirror->map.pfn_list; addr += PAGE_SIZE)
+		if (addr != mirror->busy)
+			mirror_drop(mirror, (addr - mirror->start) >> PAGE_SHIFT);
 
 	mutex_unlock(&mirror->lock);
+	if (!busy)
+		return true;
+	if (!mmu_notifier_range_blockable(range))
+		return false;
+
+	/* Nothing of the range is busy anew before this has returned */
+	wait_event(mirror->idle, !mirror_is_busy(mirror, start, end));
 	return true;
 }
 
@@ -125,8 +195,54 @@ static const struct mmu_interval_notifier_ops mirror_ops = {
 	.invalidate = mirror_invalidate,
 };
 
+static int mirror_attach(struct edu_mirror *mirror)
+{
+	struct edu *edu = mirror->edu;
+	int err;
+
+	guard(mutex)(&edu->lock);
+	if (edu->gone)
+		return -ENODEV;
+
+	err = hmm_dma_map_alloc(&edu->pdev->dev, &mirror->map, mirror->nr_pages,
+				PAGE_SIZE);
+	if (err == -EOPNOTSUPP) {
+		/* Not all memory is in reach: what is bounced is copied each time */
+		mirror->brief = true;
+		mirror->map.pfn_list = kvcalloc(mirror->nr_pages,
+						sizeof(*mirror->map.pfn_list),
+						GFP_KERNEL);
+		err = mirror->map.pfn_list ? 0 : -ENOMEM;
+	}
+	if (!err)
+		list_add(&mirror->node, &edu->mirrors);
+	return err;
+}
+
+/* What the driver core must not find when the device is gone. */
+static void mirror_detach(struct edu_mirror *mirror)
+{
+	struct device *dev = mirror_dev(mirror);
+	size_t idx;
+
+	lockdep_assert_held(&mirror->edu->lock);
+	if (list_empty(&mirror->node))
+		return;
+	list_del_init(&mirror->node);
+
+	mutex_lock(&mirror->lock);
+	for (idx = 0; idx < mirror->nr_pages; idx++)
+		mirror_drop(mirror, idx);
+	if (mirror->brief)
+		kvfree(mirror->map.pfn_list);
+	else
+		hmm_dma_map_free(dev, &mirror->map);
+	mirror->map.pfn_list = NULL;
+	mutex_unlock(&mirror->lock);
+}
+
 static int mirror_init(struct edu_mirror *mirror, struct edu *edu,
-		       unsigned long addr, unsigned long size)
+		       unsigned long addr, unsigned long size, bool write)
 {
 	unsigned long end;
 	int err;
@@ -134,91 +250,173 @@ static int mirror_init(struct edu_mirror *mirror, struct edu *edu,
 	if (check_add_overflow(addr, size, &end) || end > TASK_SIZE)
 		return -EFAULT;
 
-	mirror->dev = &edu->pdev->dev;
+	mirror->edu = edu;
 	mirror->start = PAGE_ALIGN_DOWN(addr);
-	end = PAGE_ALIGN(end);
-
-	err = hmm_dma_map_alloc(mirror->dev, &mirror->map,
-				(end - mirror->start) >> PAGE_SHIFT, PAGE_SIZE);
-	if (err)
-		return err;
-
+	mirror->nr_pages = (PAGE_ALIGN(end) - mirror->start) >> PAGE_SHIFT;
+	mirror->write = write;
+	mirror->busy = ULONG_MAX;
 	mutex_init(&mirror->lock);
-	err = mmu_interval_notifier_insert(&mirror->notifier, current->mm,
-					   mirror->start, end - mirror->start,
-					   &mirror_ops);
+	init_waitqueue_head(&mirror->idle);
+	INIT_LIST_HEAD(&mirror->node);
+	err = mirror_attach(mirror);
 	if (err)
-		hmm_dma_map_free(mirror->dev, &mirror->map);
+		goto err_destroy;
 
+	err = mmu_interval_notifier_insert(&mirror->notifier, current->mm,
+					   mirror->start,
+					   PFN_PHYS(mirror->nr_pages),
+					   &mirror_ops);
+	if (!err)
+		return 0;
+
+	scoped_guard(mutex, &edu->lock)
+		mirror_detach(mirror);
+err_destroy:
+	mutex_destroy(&mirror->lock);
 	/* The first one of a process gives way to any signal */
 	return err == -EINTR ? -ERESTARTNOINTR : err;
 }
 
 static void mirror_fini(struct edu_mirror *mirror)
 {
-	struct interval_tree_node *node = &mirror->notifier.interval_tree;
-	size_t idx, n = (node->last + 1 - mirror->start) >> PAGE_SHIFT;
-
 	mmu_interval_notifier_remove(&mirror->notifier);
-	for (idx = 0; idx < n; idx++)
-		hmm_dma_unmap_pfn(mirror->dev, &mirror->map, idx);
-	hmm_dma_map_free(mirror->dev, &mirror->map);
+	scoped_guard(mutex, &mirror->edu->lock)
+		mirror_detach(mirror);
 	mutex_destroy(&mirror->lock);
 }
 
-/*
- * Make the page at @addr accessible to the device. Returns its DMA address, that
- * of @addr itself, which stays valid until mirror_unlock().
- */
-static int mirror_lock_page(struct edu_mirror *mirror, unsigned long addr,
-			    bool write, dma_addr_t *dma_addr)
+static unsigned long *mirror_entry(struct edu_mirror *mirror, unsigned long addr)
 {
-	struct pci_p2pdma_map_state p2pdma_state = {};
-	struct hmm_client client = { .dma_dev = mirror->dev };
-	size_t idx = (addr - mirror->start) >> PAGE_SHIFT;
+	return &mirror->map.pfn_list[(addr - mirror->start) >> PAGE_SHIFT];
+}
+
+/* Have the page at @addr come, if it is not there. It may go at any time. */
+static int mirror_fault(struct edu_mirror *mirror, unsigned long addr)
+{
+	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
+	struct hmm_client client = { .dma_dev = mirror_dev(mirror) };
+	/* What a walk finds may be stale: it is not for the mirror's list */
+	unsigned long pfn = 0;
 	struct hmm_range range = {
 		.notifier = &mirror->notifier,
 		.start = PAGE_ALIGN_DOWN(addr),
 		.end = PAGE_ALIGN_DOWN(addr) + PAGE_SIZE,
-		.hmm_pfns = &mirror->map.pfn_list[idx],
+		.hmm_pfns = &pfn,
 		.default_flags = HMM_PFN_REQ_FAULT |
-				 (write ? HMM_PFN_REQ_WRITE : 0),
-		.client = &client,
+				 (mirror->write ? HMM_PFN_REQ_WRITE : 0),
+		.client = mirror->no_alias ? NULL : &client,
 	};
-	unsigned long need = HMM_PFN_VALID | (write ? HMM_PFN_WRITE : 0);
-	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
-	int err;
+	int err = 0;
 
 	mutex_lock(&mirror->lock);
-	while ((mirror->map.pfn_list[idx] & need) != need) {
+	while (mirror->map.pfn_list && !*mirror_entry(mirror, addr)) {
 		mutex_unlock(&mirror->lock);
 
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		err = hmm_range_fault_unlocked_timeout(&range, timeout);
+		if (!err)
+			err = hmm_access_check(range.start, range.end,
+					       mirror->write);
 		if (err)
 			return err;
 
 		mutex_lock(&mirror->lock);
-		if (mmu_interval_read_retry(&mirror->notifier,
-					    range.notifier_seq))
-			mirror->map.pfn_list[idx] &= ~need;
+		if (mirror->map.pfn_list &&
+		    !mmu_interval_read_retry(&mirror->notifier,
+					     range.notifier_seq))
+			*mirror_entry(mirror, addr) = pfn;
+	}
+	if (!mirror->map.pfn_list)
+		err = -ENODEV;
+	mutex_unlock(&mirror->lock);
+
+	return err;
+}
+
+/*
+ * The DMA address of @addr, for @len bytes of its page. With the lock held. -EAGAIN:
+ * the page is not there any more, or has to be faulted once more for the device.
+ */
+static int mirror_map(struct edu_mirror *mirror, unsigned long addr, size_t len,
+		      dma_addr_t *dma_addr)
+{
+	struct pci_p2pdma_map_state p2pdma_state = {};
+	enum dma_data_direction dir = mirror_dir(mirror);
+	unsigned long *entry = mirror_entry(mirror, addr);
+	struct device *dev = mirror_dev(mirror);
+
+	if (!*entry)
+		return -EAGAIN;
+
+	/* Until it changes; or else until the transfer is over, below */
+	if (!mirror->brief) {
+		*dma_addr = hmm_dma_map_pfn(dev, &mirror->map,
+					    entry - mirror->map.pfn_list,
+					    &p2pdma_state);
+		if (!dma_mapping_error(dev, *dma_addr)) {
+			*dma_addr += offset_in_page(addr);
+			return 0;
+		}
 	}
 
-	*dma_addr = hmm_dma_map_pfn(mirror->dev, &mirror->map, idx,
-				    &p2pdma_state);
-	if (dma_mapping_error(mirror->dev, *dma_addr)) {
-		mutex_unlock(&mirror->lock);
+	if (hmm_pfn_is_alias(*entry)) {
+		mirror->dma_addr = hmm_alias_dma_map(dev, *entry, PAGE_SIZE, dir,
+						     &mirror->dma_type);
+		if (dma_mapping_error(dev, mirror->dma_addr)) {
+			/* The walk had thought better of it */
+			mirror->no_alias = true;
+			*entry = 0;
+			return -EAGAIN;
+		}
+		mirror->dma_len = PAGE_SIZE;
+		*dma_addr = mirror->dma_addr + offset_in_page(addr);
+		return 0;
+	}
+
+	mirror->dma_addr = dma_map_page(dev, hmm_pfn_to_page(*entry),
+					offset_in_page(addr), len, dir);
+	if (dma_mapping_error(dev, mirror->dma_addr))
 		return -EIO;
-	}
-
-	*dma_addr += offset_in_page(addr);
+	mirror->dma_len = len;
+	mirror->dma_type = PCI_P2PDMA_MAP_NONE;
+	*dma_addr = mirror->dma_addr;
 	return 0;
 }
 
-static void mirror_unlock(struct edu_mirror *mirror)
+/* Map, and keep the page until mirror_end(). */
+static int mirror_begin(struct edu_mirror *mirror, unsigned long addr,
+			size_t len, dma_addr_t *dma_addr)
 {
+	int err;
+
+	guard(mutex)(&mirror->lock);
+	err = mirror_map(mirror, addr, len, dma_addr);
+	if (!err)
+		WRITE_ONCE(mirror->busy, PAGE_ALIGN_DOWN(addr));
+	return err;
+}
+
+/* The transfer is over. */
+static void mirror_end(struct edu_mirror *mirror)
+{
+	struct device *dev = mirror_dev(mirror);
+
+	mutex_lock(&mirror->lock);
+	if (mirror->dma_len && mirror->dma_type == PCI_P2PDMA_MAP_NONE)
+		dma_unmap_page(dev, mirror->dma_addr, mirror->dma_len,
+			       mirror_dir(mirror));
+	else if (mirror->dma_len)
+		hmm_alias_dma_unmap(dev, mirror->dma_addr, mirror->dma_len,
+				    mirror_dir(mirror), mirror->dma_type);
+	mirror->dma_len = 0;
+
+	if (mirror->stale)
+		mirror_drop(mirror, (mirror->busy - mirror->start) >> PAGE_SHIFT);
+	mirror->stale = false;
+	WRITE_ONCE(mirror->busy, ULONG_MAX);
 	mutex_unlock(&mirror->lock);
+	wake_up_all(&mirror->idle);
 }
 
 static irqreturn_t edu_irq(int irq, void *data)
@@ -279,18 +477,27 @@ static int edu_transfer(struct edu *edu, dma_addr_t addr, size_t len,
 	return left ? -EINTR : -EIO;
 }
 
-static int edu_access(struct edu *edu, struct edu_mirror *mirror,
-		      unsigned long addr, size_t len, bool write)
+/* With the engine. -EAGAIN: a page is not there any more. */
+static int edu_run(struct edu *edu, struct edu_mirror *dst,
+		   struct edu_mirror *src, unsigned long to, unsigned long from,
+		   size_t len)
 {
-	dma_addr_t dma_addr;
+	dma_addr_t to_dma, from_dma;
 	int err;
 
-	err = mirror_lock_page(mirror, addr, write, &dma_addr);
+	err = mirror_begin(src, from, len, &from_dma);
 	if (err)
 		return err;
 
-	err = edu_transfer(edu, dma_addr, len, write);
-	mirror_unlock(mirror);
+	err = mirror_begin(dst, to, len, &to_dma);
+	if (!err) {
+		err = edu_transfer(edu, from_dma, len, false);
+		if (!err)
+			err = edu_transfer(edu, to_dma, len, true);
+		mirror_end(dst);
+	}
+
+	mirror_end(src);
 	return err;
 }
 
@@ -298,17 +505,26 @@ static int edu_copy_piece(struct edu *edu, struct edu_mirror *dst,
 			  struct edu_mirror *src, unsigned long to,
 			  unsigned long from, size_t len)
 {
-	int err;
+	int tries, err;
 
-	err = mutex_lock_killable(&edu->engine);
-	if (err)
-		return err;
+	for (tries = 0; tries < EDU_TRIES; tries++) {
+		/* A write may change what there is to read: it comes first */
+		err = mirror_fault(dst, to);
+		if (!err)
+			err = mirror_fault(src, from);
+		if (!err)
+			err = mutex_lock_killable(&edu->engine);
+		if (err)
+			return err;
 
-	err = edu->gone ? -ENODEV : edu_access(edu, src, from, len, false);
-	if (!err)
-		err = edu_access(edu, dst, to, len, true);
-	mutex_unlock(&edu->engine);
-	return err;
+		err = READ_ONCE(edu->gone) ? -ENODEV :
+		      edu_run(edu, dst, src, to, from, len);
+		mutex_unlock(&edu->engine);
+		if (err != -EAGAIN)
+			return err;
+	}
+
+	return -EBUSY;
 }
 
 static int edu_copy(struct edu *edu, struct hmm_edu_copy *args)
@@ -324,10 +540,10 @@ static int edu_copy(struct edu *edu, struct hmm_edu_copy *args)
 	if (!mirror)
 		return -ENOMEM;
 
-	err = mirror_init(&mirror[0], edu, args->dst, args->size);
+	err = mirror_init(&mirror[0], edu, args->dst, args->size, true);
 	if (err)
 		goto out_free;
-	err = mirror_init(&mirror[1], edu, args->src, args->size);
+	err = mirror_init(&mirror[1], edu, args->src, args->size, false);
 	if (err)
 		goto out_dst;
 
@@ -338,6 +554,7 @@ static int edu_copy(struct edu *edu, struct hmm_edu_copy *args)
 				  PAGE_SIZE - offset_in_page(to),
 				  PAGE_SIZE - offset_in_page(from));
 
+		try_to_freeze();
 		err = edu_copy_piece(edu, &mirror[0], &mirror[1], to, from,
 				     min(len, EDU_BUFFER_SIZE));
 		if (!err)
@@ -357,6 +574,8 @@ static void edu_release(struct kref *ref)
 	struct edu *edu = container_of(ref, struct edu, ref);
 
 	mutex_destroy(&edu->engine);
+	mutex_destroy(&edu->lock);
+	pci_dev_put(edu->pdev);
 	kfree(edu->misc.name);
 	kfree(edu);
 }
@@ -391,9 +610,7 @@ static long edu_fop_ioctl(struct file *file, unsigned int cmd,
 	if (copy_from_user(&args, (void __user *)arg, sizeof(args)))
 		return -EFAULT;
 
-	down_read(&edu->users);
-	err = READ_ONCE(edu->gone) ? -ENODEV : edu_copy(edu, &args);
-	up_read(&edu->users);
+	err = edu_copy(edu, &args);
 
 	if (copy_to_user((void __user *)arg, &args, sizeof(args)))
 		return -EFAULT;
@@ -427,10 +644,11 @@ static int edu_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		return -ENOMEM;
 
 	kref_init(&edu->ref);
-	init_rwsem(&edu->users);
+	mutex_init(&edu->lock);
+	INIT_LIST_HEAD(&edu->mirrors);
 	mutex_init(&edu->engine);
 	init_completion(&edu->done);
-	edu->pdev = pdev;
+	edu->pdev = pci_dev_get(pdev);
 	err = devm_add_action_or_reset(dev, edu_put, edu);
 	if (err)
 		return err;
@@ -471,15 +689,25 @@ static int edu_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	return misc_register(&edu->misc);
 }
 
-/* The copy that is under way ends with its current piece. */
+/*
+ * The pieces that are under way end. Copies may still wait for a page; they find
+ * that the device is gone when it comes.
+ */
 static void edu_remove(struct pci_dev *pdev)
 {
 	struct edu *edu = pci_get_drvdata(pdev);
+	struct edu_mirror *mirror, *next;
 
 	misc_deregister(&edu->misc);
+
+	mutex_lock(&edu->lock);
+	mutex_lock(&edu->engine);
 	WRITE_ONCE(edu->gone, true);
-	down_write(&edu->users);
-	up_write(&edu->users);
+	mutex_unlock(&edu->engine);
+	list_for_each_entry_safe(mirror, next, &edu->mirrors, node)
+		mirror_detach(mirror);
+	mutex_unlock(&edu->lock);
+
 	pci_clear_master(pdev);
 }
 

@@ -9,11 +9,13 @@
  * Of all ioctls:
  * -EINVAL: a reserved field or flag is not zero, or a size is zero, misaligned
  *	or wraps around.
- * -EFAULT: part of the range is not mapped, or not the process's to map.
+ * -EFAULT: part of the range is not mapped, or not the process's to map, or the
+ *	thread's protection keys do not let it do itself what the device is to do.
  * -EPERM: the file is another process's.
  * -EBUSY: others keep changing the mappings of the range; try again.
  * -ENOMEM: out of system memory.
- * -ENODEV: the device is gone.
+ * -ENODEV: the device is gone. Memory that could not be moved from it before that
+ *	is lost: the CPU gets SIGBUS for it, devices -EFAULT.
  * -EINTR: the process is being killed.
  */
 #ifndef _UAPI_VSVM_DRM_H_
@@ -62,7 +64,14 @@ struct drm_vsvm_info {
  * @where: DRM_VSVM_TO_RAM or DRM_VSVM_TO_VRAM
  * @pad: zero
  * @pages: out: pages of the range that are in this device's memory now. They
- *	may be fewer than asked for, when it is full
+ *	may be fewer than asked for: when it is full, and there is no memory of
+ *	other processes to be moved from it; or when the memory cgroup has no
+ *	room for it
+ *
+ * Memory stays charged to the memory cgroup of its process when it is in the
+ * device, as it was in system memory, but cannot be reclaimed there. So no more goes
+ * there than leaves a quarter of each limit, 8 MiB at least, to the rest. To set a
+ * limit below what is there already ends with the OOM killer.
  *
  * -EOPNOTSUPP: the memory is file-backed, shared or of hugetlbfs, and cannot
  *	go to a device.
@@ -114,7 +123,7 @@ struct drm_vsvm_op {
  * @addr: start, page aligned
  * @size: length in bytes, page aligned
  * @vram: out: pages in this device's memory
- * @huge: out: those of @vram that are mapped by huge page table entries
+ * @huge: out: those of @vram and @peer that are mapped by huge page table entries
  * @flags: zero, or DRM_VSVM_PREFER_PCI to count pages that this device reaches
  *	both ways as @peer
  * @pad: zero
@@ -148,6 +157,8 @@ struct drm_vsvm_residency {
  * @pages_to_peers: pages migrated from its memory to that of other devices, over
  *	links
  * @vram_free: memory that is free now, in bytes
+ *
+ * -EPERM: also: the process has no CAP_PERFMON.
  */
 struct drm_vsvm_counters {
 	__u64 pages_to_vram;

@@ -36,7 +36,9 @@ struct pci_dev;
  * @window_size: how much of it peers may reach, in bytes
  * @p2p_pool: all of the memory behind the P2PDMA pages, if there are any
  * @p2p_pool_size: length of @p2p_pool in bytes
- * @pgmap: the device-private pages, one for each page of VRAM
+ * @pgmap: the device-private pages, one for each page of VRAM. They outlive the
+ *	PCI device, see vsvm_vram_lose()
+ * @pgmap_res: their place in the physical address space
  * @index: which GPU it is, as in the parameter links
  * @peers: the pagemaps of the GPUs to which it has links
  * @linked: the same as a bitmap of their indices. Changes with the lock of
@@ -49,8 +51,11 @@ struct pci_dev;
  * @lock: protects @buddy, and the first reference of @dpagemap. Taken after
  *	&vsvm_file.lock and the mmap lock
  * @buddy: allocator of VRAM
- * @bo_lock: protects @bos. Taken in any context
- * @bos: allocations in use
+ * @bo_lock: protects @bos, and @closed. Taken in any context
+ * @bos: allocations in use, the latest first
+ * @closed: there are going to be no more of them
+ * @lost: the contents of VRAM are gone
+ * @lose_pfns: what vsvm_vram_lose() works with
  * @bo_free: allocations that are no longer in use
  * @bo_free_work: frees these, since their last reference may go anywhere
  * @pages_to_vram: see &struct drm_vsvm_counters
@@ -72,6 +77,7 @@ struct vsvm_device {
 	unsigned long linked;
 
 	struct dev_pagemap pgmap;
+	struct resource *pgmap_res;
 	struct drm_pagemap dpagemap;
 	struct completion dpagemap_idle;
 
@@ -83,6 +89,9 @@ struct vsvm_device {
 
 	spinlock_t bo_lock; /* see above */
 	struct list_head bos;
+	bool closed;
+	bool lost;
+	unsigned long *lose_pfns;
 	struct llist_head bo_free;
 	struct work_struct bo_free_work;
 
@@ -95,9 +104,14 @@ struct vsvm_device {
  * struct vsvm_file - an open file: the address space of a process on a GPU
  * @vdev: the GPU
  * @svm: the ranges that the GPU has a mapping of
- * @lock: serializes insertion and removal of ranges
- * @unmapped_lock: protects @unmapped
- * @unmapped: ranges whose memory the process has unmapped, to be removed
+ * @lock: serializes insertion and removal of ranges. Held over page faults, which
+ *	may take as long as a user likes
+ * @ranges_lock: protects the lists of ranges, and @revoked
+ * @ranges: all of them; those that have been revoked are in no list
+ * @unmapped: those whose memory the process has unmapped, to be removed
+ * @idle: others that have been invalidated, perhaps mapped anew since
+ * @nr_idle: length of @idle
+ * @revoked: the GPU gets no more mappings
  * @link: in &vsvm_device.files
  * @peers: what the GPU reaches over links, for this process
  */
@@ -106,8 +120,12 @@ struct vsvm_file {
 	struct drm_gpusvm svm;
 	struct hmm_peers_user peers;
 	struct mutex lock; /* see above */
-	spinlock_t unmapped_lock; /* see above */
+	spinlock_t ranges_lock; /* see above */
+	struct list_head ranges;
 	struct list_head unmapped;
+	struct list_head idle;
+	unsigned int nr_idle;
+	bool revoked;
 	struct list_head link;
 };
 
@@ -123,6 +141,7 @@ void vsvm_link_remove(struct vsvm_device *vdev);
 void vsvm_link_lock(void);
 void vsvm_link_unlock(void);
 bool vsvm_link_reaches(struct device *dev, struct vsvm_device *vdev);
+bool vsvm_link_holds(struct vsvm_device *from, const void *vram);
 void *vsvm_bar_to_vram(phys_addr_t phys);
 
 /* vsvm_svm.c */
@@ -137,7 +156,12 @@ int vsvm_residency_ioctl(struct drm_device *drm, void *data,
 
 /* vsvm_vram.c */
 int vsvm_vram_init(struct vsvm_device *vdev);
-void vsvm_vram_evict(struct vsvm_device *vdev);
+void vsvm_vram_make_way(struct vsvm_device *vdev, const struct mm_struct *mm);
+int vsvm_vram_evict(struct vsvm_device *vdev);
+void vsvm_vram_close(struct vsvm_device *vdev);
+bool vsvm_vram_is_there(struct vsvm_device *vdev);
+void vsvm_vram_lose(struct vsvm_device *vdev);
+void vsvm_vram_scrub(struct vsvm_device *vdev);
 int vsvm_pagemap_get(struct vsvm_device *vdev);
 u64 vsvm_vram_free(struct vsvm_device *vdev);
 void *vsvm_map_page(struct vsvm_device *vdev,

@@ -12,16 +12,19 @@
  * - vsvm_link.c: private links between GPUs
  * - vsvm_svm.c: GPU page faults, and the operations that a process asks for
  */
+#include <linux/capability.h>
 #include <linux/dma-mapping.h>
 #include <linux/io.h>
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/pm.h>
 #include <linux/sizes.h>
 
 #include <drm/drm_drv.h>
 #include <drm/drm_file.h>
 #include <drm/drm_ioctl.h>
 #include <drm/drm_managed.h>
+#include <drm/drm_print.h>
 #include <uapi/drm/vsvm_drm.h>
 
 #include "vsvm.h"
@@ -42,6 +45,10 @@ static int vsvm_counters_ioctl(struct drm_device *drm, void *data,
 {
 	struct vsvm_device *vdev = to_vsvm(drm);
 	struct drm_vsvm_counters *args = data;
+
+	/* They tell of the memory of all processes, to the page */
+	if (!perfmon_capable())
+		return -EPERM;
 
 	args->pages_to_vram = atomic64_read(&vdev->pages_to_vram);
 	args->pages_to_ram = atomic64_read(&vdev->pages_to_ram);
@@ -64,14 +71,16 @@ static int vsvm_open(struct drm_device *drm, struct drm_file *file)
 	struct vsvm_file *vfile;
 	int err;
 
-	vfile = kzalloc_obj(*vfile);
+	vfile = kzalloc_obj(*vfile, GFP_KERNEL_ACCOUNT);
 	if (!vfile)
 		return -ENOMEM;
 
 	vfile->vdev = vdev;
 	mutex_init(&vfile->lock);
-	spin_lock_init(&vfile->unmapped_lock);
+	spin_lock_init(&vfile->ranges_lock);
+	INIT_LIST_HEAD(&vfile->ranges);
 	INIT_LIST_HEAD(&vfile->unmapped);
+	INIT_LIST_HEAD(&vfile->idle);
 
 	err = vsvm_pagemap_get(vdev);
 	if (err)
@@ -146,7 +155,6 @@ static int vsvm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	struct vsvm_device *vdev;
 	int err;
 
-	/* ivshmem-doorbell has the same ID; its BAR 2 may be anything. */
 	if (!(pci_resource_flags(pdev, VSVM_BAR) & IORESOURCE_MEM) ||
 	    !IS_ALIGNED(pci_resource_len(pdev, VSVM_BAR), SZ_2M))
 		return -ENODEV;
@@ -210,42 +218,90 @@ err_window:
 }
 
 /*
- * No ioctl runs or can begin after drm_dev_unplug(). The processes keep their
- * files, and the contents of their memory: it moves back to system memory, which
- * also revokes what importers hold of it. Devres takes the BAR away last.
+ * No ioctl begins after drm_dev_unplug(), and those that wait for a page fault
+ * find the file revoked when it is over. The processes keep their files, and the
+ * contents of their memory: it moves back to system memory, which also revokes
+ * what importers hold of it. If it cannot, as when the device has been pulled, it
+ * is lost, and who touches it gets SIGBUS. Devres takes the BAR away last.
  */
 static void vsvm_remove(struct pci_dev *pdev)
 {
 	struct vsvm_device *vdev = pci_get_drvdata(pdev);
 	struct vsvm_file *vfile;
+	int err;
 
 	drm_dev_unplug(&vdev->drm);
+	vsvm_vram_close(vdev);
 
 	mutex_lock(&vdev->files_lock);
 	list_for_each_entry(vfile, &vdev->files, link)
 		vsvm_svm_revoke(vfile);
 	mutex_unlock(&vdev->files_lock);
 
-	vsvm_vram_evict(vdev);
+	err = vsvm_vram_evict(vdev);
 	vsvm_link_remove(vdev);
 	drm_pagemap_window_remove(&vdev->dpagemap);
+	if (err) {
+		drm_warn(&vdev->drm, "memory of processes is lost (%pe)\n",
+			 ERR_PTR(err));
+		vsvm_vram_lose(vdev);
+	}
+	vsvm_vram_scrub(vdev);
 }
 
-static const struct pci_device_id vsvm_pci_ids[] = {
-	{ PCI_DEVICE_SUB(PCI_VENDOR_ID_REDHAT_QUMRANET, 0x1110,
-			 PCI_SUBVENDOR_ID_REDHAT_QUMRANET,
-			 PCI_SUBDEVICE_ID_QEMU) },
-	{ }
-};
-MODULE_DEVICE_TABLE(pci, vsvm_pci_ids);
+/* VRAM may not outlive sleep. No process runs that could bring anything back. */
+static int vsvm_suspend(struct device *dev)
+{
+	return vsvm_vram_evict(dev_get_drvdata(dev));
+}
+
+static int vsvm_resume(struct device *dev)
+{
+	return 0;
+}
+
+static DEFINE_SIMPLE_DEV_PM_OPS(vsvm_pm_ops, vsvm_suspend, vsvm_resume);
+
+/*
+ * There is no table of IDs, and nothing loads the module for a device: what is
+ * behind the BAR of an ivshmem device may be shared with others, or be anything.
+ * A GPU is what somebody says is one, by driver_override or new_id in sysfs; or
+ * here, on a machine where all of them are.
+ */
+static bool all_ivshmem;
+module_param(all_ivshmem, bool, 0444);
+MODULE_PARM_DESC(all_ivshmem, "drive all ivshmem-plain devices of QEMU (default: those that driver_override or new_id says)");
 
 static struct pci_driver vsvm_pci_driver = {
 	.name		= "vsvm",
-	.id_table	= vsvm_pci_ids,
+	.id_table	= NULL,
 	.probe		= vsvm_probe,
 	.remove		= vsvm_remove,
+	.driver.pm	= pm_sleep_ptr(&vsvm_pm_ops),
 };
-module_pci_driver(vsvm_pci_driver);
+
+static int __init vsvm_init(void)
+{
+	int err;
+
+	err = pci_register_driver(&vsvm_pci_driver);
+	if (err || !all_ivshmem)
+		return err;
+
+	err = pci_add_dynid(&vsvm_pci_driver, PCI_VENDOR_ID_REDHAT_QUMRANET,
+			    0x1110, PCI_SUBVENDOR_ID_REDHAT_QUMRANET,
+			    PCI_SUBDEVICE_ID_QEMU, 0, 0, 0);
+	if (err)
+		pci_unregister_driver(&vsvm_pci_driver);
+	return err;
+}
+module_init(vsvm_init);
+
+static void __exit vsvm_exit(void)
+{
+	pci_unregister_driver(&vsvm_pci_driver);
+}
+module_exit(vsvm_exit);
 
 MODULE_DESCRIPTION("Virtual GPU with shared virtual memory");
 MODULE_LICENSE("GPL");

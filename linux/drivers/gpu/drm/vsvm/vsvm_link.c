@@ -5,6 +5,7 @@
  */
 #include <linux/bitops.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/rwsem.h>
 #include <linux/string.h>
@@ -15,9 +16,12 @@
 
 #define VSVM_MAX_GPUS	8
 
+/* To change links. What notifiers of all processes take comes after it. */
+static DEFINE_MUTEX(vsvm_links_mutex);
+
 /*
- * Held for writing to change links, and for reading while pages are copied over
- * them. Notifiers of all processes run under it.
+ * Held for reading while pages are copied over links, which is under mmap locks,
+ * and with the mutex for writing when a link has gone.
  */
 static DECLARE_RWSEM(vsvm_links_lock);
 
@@ -29,7 +33,25 @@ static u8 vsvm_links[VSVM_MAX_GPUS];
 static struct vsvm_device *gpu(int index)
 {
 	return rcu_dereference_protected(vsvm_gpus[index],
+					 lockdep_is_held(&vsvm_links_mutex) ||
 					 lockdep_is_held(&vsvm_links_lock));
+}
+
+static void gpu_set(int index, struct vsvm_device *vdev)
+{
+	down_write(&vsvm_links_lock);
+	rcu_assign_pointer(vsvm_gpus[index], vdev);
+	up_write(&vsvm_links_lock);
+}
+
+/* When this returns, nobody uses the link any more. */
+static void link_down(struct vsvm_device *from, struct vsvm_device *to)
+{
+	hmm_peers_remove(&from->peers, &to->pgmap);
+
+	down_write(&vsvm_links_lock);
+	clear_bit(to->index, &from->linked);
+	up_write(&vsvm_links_lock);
 }
 
 static int link_apply(struct vsvm_device *from, struct vsvm_device *to)
@@ -40,17 +62,18 @@ static int link_apply(struct vsvm_device *from, struct vsvm_device *to)
 	if (!from || !to || from == to || up == test_bit(to->index, &from->linked))
 		return 0;
 
-	if (up) {
-		err = hmm_peers_add(&from->peers, &to->pgmap);
-		if (err)
-			return err;
-		set_bit(to->index, &from->linked);
-	} else {
-		hmm_peers_remove(&from->peers, &to->pgmap);
-		clear_bit(to->index, &from->linked);
+	if (!up) {
+		link_down(from, to);
+		return 0;
 	}
 
-	return 0;
+	/* Who gets a page from now on may ask at once whether there is a link */
+	set_bit(to->index, &from->linked);
+	err = hmm_peers_add(&from->peers, &to->pgmap);
+	if (err)
+		clear_bit(to->index, &from->linked);
+
+	return err;
 }
 
 static int links_apply(void)
@@ -100,18 +123,18 @@ static int links_set(const char *val, const struct kernel_param *kp)
 	if (err)
 		return err;
 
-	down_write(&vsvm_links_lock);
+	guard(mutex)(&vsvm_links_mutex);
+
 	memcpy(vsvm_links, links, sizeof(links));
-	err = links_apply();
-	up_write(&vsvm_links_lock);
-	return err;
+	return links_apply();
 }
 
 static int links_get(char *buf, const struct kernel_param *kp)
 {
 	int from, to, len = 0;
 
-	down_read(&vsvm_links_lock);
+	guard(mutex)(&vsvm_links_mutex);
+
 	for (from = 0; from < VSVM_MAX_GPUS; from++) {
 		for (to = 0; to < VSVM_MAX_GPUS; to++) {
 			bool back = vsvm_links[to] & BIT(from);
@@ -123,7 +146,6 @@ static int links_get(char *buf, const struct kernel_param *kp)
 					     back ? '-' : '>', to);
 		}
 	}
-	up_read(&vsvm_links_lock);
 
 	return len + sysfs_emit_at(buf, len, "\n");
 }
@@ -162,20 +184,17 @@ int vsvm_link_init(struct vsvm_device *vdev)
  */
 int vsvm_link_add(struct vsvm_device *vdev)
 {
-	int err = -ENOSPC;
+	guard(mutex)(&vsvm_links_mutex);
 
-	down_write(&vsvm_links_lock);
 	for (vdev->index = 0; vdev->index < VSVM_MAX_GPUS; vdev->index++) {
 		if (!gpu(vdev->index)) {
-			rcu_assign_pointer(vsvm_gpus[vdev->index], vdev);
+			gpu_set(vdev->index, vdev);
 			links_apply();
-			err = 0;
-			break;
+			return 0;
 		}
 	}
-	up_write(&vsvm_links_lock);
 
-	return err;
+	return -ENOSPC;
 }
 
 /**
@@ -186,26 +205,26 @@ void vsvm_link_remove(struct vsvm_device *vdev)
 {
 	int i;
 
-	down_write(&vsvm_links_lock);
+	guard(mutex)(&vsvm_links_mutex);
+
 	for (i = 0; i < VSVM_MAX_GPUS; i++) {
 		struct vsvm_device *other = gpu(i);
 
 		if (!other || other == vdev)
 			continue;
-		hmm_peers_remove(&other->peers, &vdev->pgmap);
-		clear_bit(vdev->index, &other->linked);
-		hmm_peers_remove(&vdev->peers, &other->pgmap);
+		link_down(other, vdev);
+		link_down(vdev, other);
 	}
-	vdev->linked = 0;
-	RCU_INIT_POINTER(vsvm_gpus[vdev->index], NULL);
-	up_write(&vsvm_links_lock);
+	gpu_set(vdev->index, NULL);
 	synchronize_rcu();
 }
 
 /**
  * vsvm_link_lock() - keep the links as they are
  *
- * Context: May sleep. Until vsvm_link_unlock(); taken after the mmap lock.
+ * For a copy, and no longer: to take one away is to wait for all readers.
+ *
+ * Context: May sleep. Until vsvm_link_unlock(); taken after the lock of a page.
  */
 void vsvm_link_lock(void)
 {
@@ -234,6 +253,27 @@ bool vsvm_link_reaches(struct device *dev, struct vsvm_device *vdev)
 
 	from = dev_get_drvdata(dev);
 	return test_bit(vdev->index, &from->linked);
+}
+
+/**
+ * vsvm_link_holds() - does a GPU still reach VRAM of another over a link?
+ * @from: the GPU
+ * @vram: the kernel's address of the VRAM
+ *
+ * Context: Under vsvm_link_lock().
+ */
+bool vsvm_link_holds(struct vsvm_device *from, const void *vram)
+{
+	int i;
+
+	for (i = 0; i < VSVM_MAX_GPUS; i++) {
+		struct vsvm_device *to = gpu(i);
+
+		if (to && vram >= to->vram && vram < to->vram + to->vram_size)
+			return test_bit(i, &from->linked);
+	}
+
+	return false;
 }
 
 /**

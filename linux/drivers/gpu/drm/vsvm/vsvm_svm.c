@@ -7,7 +7,9 @@
  * that is possible, and maps it. The engines then run under the notifier lock,
  * so that an invalidation waits for them, and for no more than one piece.
  */
+#include <linux/freezer.h>
 #include <linux/hmm.h>
+#include <linux/mmu_context.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
@@ -21,12 +23,22 @@
 /* How often a fault starts over when the process changes its mappings. */
 #define VSVM_FAULT_TRIES	16
 
+/*
+ * How many ranges without a mapping a file keeps, since their memory may be back
+ * soon. A process can make any number of them.
+ */
+#define VSVM_MAX_IDLE		64
+
 static const unsigned long vsvm_chunk_sizes[] = { SZ_2M, SZ_64K, SZ_4K };
+
+#define VSVM_MAX_CHUNK		SZ_2M
 
 struct vsvm_range {
 	struct drm_gpusvm_range base;
 	struct drm_gpusvm_pages pages;
-	struct list_head unmapped;
+	struct list_head link;	/* in &vsvm_file.ranges */
+	struct list_head gone;	/* in &vsvm_file.unmapped, or in .idle */
+	bool idle;
 };
 
 static struct vsvm_range *to_range(struct drm_gpusvm_range *range)
@@ -46,29 +58,68 @@ static unsigned long range_npages(struct vsvm_range *range)
 
 static struct drm_gpusvm_range *vsvm_range_alloc(struct drm_gpusvm *svm)
 {
-	struct vsvm_range *range = kzalloc_obj(*range);
+	struct vsvm_range *range = kzalloc_obj(*range, GFP_KERNEL_ACCOUNT);
+	struct vsvm_file *vfile = to_vfile(svm);
 
 	if (!range)
 		return NULL;
 
-	INIT_LIST_HEAD(&range->unmapped);
-	drm_gpusvm_init_pages(&range->pages, &to_vfile(svm)->vdev->drm);
+	INIT_LIST_HEAD(&range->gone);
+	drm_gpusvm_init_pages(&range->pages, &vfile->vdev->drm);
+
+	INIT_LIST_HEAD(&range->link);
+	spin_lock(&vfile->ranges_lock);
+	range->pages.flags.unmapped = vfile->revoked;
+	if (!vfile->revoked)
+		list_add(&range->link, &vfile->ranges);
+	spin_unlock(&vfile->ranges_lock);
+
 	return &range->base;
 }
 
 static void vsvm_range_free(struct drm_gpusvm_range *base)
 {
 	struct vsvm_range *range = to_range(base);
+	struct vsvm_file *vfile = to_vfile(base->gpusvm);
 
 	drm_gpusvm_free_pages(base->gpusvm, &range->pages, range_npages(range));
+
+	spin_lock(&vfile->ranges_lock);
+	list_del(&range->link);
+	spin_unlock(&vfile->ranges_lock);
+
 	kfree(range);
+}
+
+static void range_unlist(struct vsvm_file *vfile, struct vsvm_range *range)
+{
+	lockdep_assert_held(&vfile->ranges_lock);
+
+	list_del_init(&range->gone);
+	vfile->nr_idle -= range->idle;
+	range->idle = false;
+}
+
+static void range_list(struct vsvm_file *vfile, struct vsvm_range *range,
+		       bool unmapped)
+{
+	guard(spinlock)(&vfile->ranges_lock);
+
+	if (unmapped) {
+		range_unlist(vfile, range);
+		list_add_tail(&range->gone, &vfile->unmapped);
+	} else if (list_empty(&range->gone)) {
+		list_add_tail(&range->gone, &vfile->idle);
+		range->idle = true;
+		vfile->nr_idle++;
+	}
 }
 
 static void vsvm_invalidate(struct drm_gpusvm *svm,
 			    struct drm_gpusvm_notifier *notifier,
 			    const struct mmu_notifier_range *mmu_range)
 {
-	struct vsvm_file *vfile = to_vfile(svm);
+	bool unmapped = mmu_range->event == MMU_NOTIFY_UNMAP;
 	struct drm_gpusvm_ctx ctx = { .in_notifier = true };
 	struct drm_gpusvm_range *base = NULL;
 	unsigned long start, end;
@@ -81,14 +132,10 @@ static void vsvm_invalidate(struct drm_gpusvm *svm,
 
 		drm_gpusvm_unmap_pages(svm, &range->pages, range_npages(range),
 				       &ctx);
-		if (mmu_range->event != MMU_NOTIFY_UNMAP)
-			continue;
-
-		drm_gpusvm_range_set_unmapped(base, &range->pages, 1,
-					      mmu_range);
-		spin_lock(&vfile->unmapped_lock);
-		list_move_tail(&range->unmapped, &vfile->unmapped);
-		spin_unlock(&vfile->unmapped_lock);
+		if (unmapped)
+			drm_gpusvm_range_set_unmapped(base, &range->pages, 1,
+						      mmu_range);
+		range_list(to_vfile(svm), range, unmapped);
 	}
 }
 
@@ -96,6 +143,7 @@ static const struct drm_gpusvm_ops vsvm_svm_ops = {
 	.range_alloc	= vsvm_range_alloc,
 	.range_free	= vsvm_range_free,
 	.invalidate	= vsvm_invalidate,
+	.invalidate_is_atomic = true,
 };
 
 /**
@@ -132,25 +180,44 @@ void vsvm_svm_fini(struct vsvm_file *vfile)
 }
 
 /**
- * vsvm_svm_revoke() - take all mappings of a process away from the GPU
- * @vfile: the file; no ioctl is running on it
+ * vsvm_svm_revoke() - take all mappings of a process away from the GPU, for good
+ * @vfile: the file
+ *
+ * Ioctls may be running on it, and may have waited for a page fault for hours: they
+ * find no mapping when it is over. A process can have any number of mappings: the
+ * locks are held for one at a time. Of several callers none returns before the last
+ * mapping is gone.
  */
 void vsvm_svm_revoke(struct vsvm_file *vfile)
 {
+	struct drm_gpusvm_ctx ctx = { .in_notifier = true };
 	struct drm_gpusvm *svm = &vfile->svm;
-	struct drm_gpusvm_ctx ctx = {};
-	struct drm_gpusvm_notifier *notifier;
+	struct vsvm_range *range;
 
-	mutex_lock(&vfile->lock);
-	drm_gpusvm_for_each_notifier(notifier, svm, 0, LONG_MAX) {
-		struct drm_gpusvm_range *base = NULL;
+	do {
+		down_write(&svm->notifier_lock);
+		spin_lock(&vfile->ranges_lock);
+		vfile->revoked = true;
+		range = list_first_entry_or_null(&vfile->ranges,
+						 struct vsvm_range, link);
+		if (range) {
+			range->pages.flags.unmapped = true;
+			drm_gpusvm_unmap_pages(svm, &range->pages,
+					       range_npages(range), &ctx);
+			list_del_init(&range->link);
+		}
+		spin_unlock(&vfile->ranges_lock);
+		up_write(&svm->notifier_lock);
+		cond_resched();
+	} while (range);
+}
 
-		drm_gpusvm_for_each_range(base, notifier, 0, LONG_MAX)
-			drm_gpusvm_unmap_pages(svm, &to_range(base)->pages,
-					       range_npages(to_range(base)),
-					       &ctx);
-	}
-	mutex_unlock(&vfile->lock);
+/* Can the GPU use a range as it is mapped? A write needs what a write has mapped. */
+static bool is_mapped(struct vsvm_file *vfile, struct vsvm_range *range,
+		      bool write)
+{
+	return drm_gpusvm_pages_valid(&vfile->svm, &range->pages) &&
+	       !(write && range->pages.flags.read_only);
 }
 
 /* An invalidation finds a range until it is removed, and may list it until then. */
@@ -163,25 +230,40 @@ static void remove_range(struct vsvm_file *vfile, struct vsvm_range *range)
 			       &ctx);
 	drm_gpusvm_range_remove(&vfile->svm, &range->base);
 
-	spin_lock(&vfile->unmapped_lock);
-	list_del_init(&range->unmapped);
-	spin_unlock(&vfile->unmapped_lock);
+	spin_lock(&vfile->ranges_lock);
+	range_unlist(vfile, range);
+	spin_unlock(&vfile->ranges_lock);
 	drm_gpusvm_range_put(&range->base);
 }
 
-static void remove_unmapped_ranges(struct vsvm_file *vfile)
+static struct vsvm_range *next_gone_range(struct vsvm_file *vfile)
 {
 	struct vsvm_range *range;
 
-	for (;;) {
-		spin_lock(&vfile->unmapped_lock);
-		range = list_first_entry_or_null(&vfile->unmapped,
-						 struct vsvm_range, unmapped);
-		spin_unlock(&vfile->unmapped_lock);
+	guard(spinlock)(&vfile->ranges_lock);
 
-		if (!range)
-			return;
-		remove_range(vfile, range);
+	range = list_first_entry_or_null(&vfile->unmapped, struct vsvm_range,
+					 gone);
+	if (!range && vfile->nr_idle > VSVM_MAX_IDLE)
+		range = list_first_entry(&vfile->idle, struct vsvm_range, gone);
+	if (range)
+		range_unlist(vfile, range);
+
+	return range;
+}
+
+static void remove_gone_ranges(struct vsvm_file *vfile)
+{
+	struct vsvm_range *range;
+	bool mapped;
+
+	while ((range = next_gone_range(vfile))) {
+		drm_gpusvm_notifier_lock(&vfile->svm);
+		mapped = is_mapped(vfile, range, false);
+		drm_gpusvm_notifier_unlock(&vfile->svm);
+
+		if (!mapped)
+			remove_range(vfile, range);
 	}
 }
 
@@ -202,10 +284,11 @@ static bool pages_walk_invalidate(struct mmu_interval_notifier *notifier,
 	struct pages_walk *walk =
 		container_of(notifier, struct pages_walk, notifier);
 
-	if (!mmu_notifier_range_blockable(range))
+	if (mmu_notifier_range_blockable(range))
+		mutex_lock(&walk->lock);
+	else if (!mutex_trylock(&walk->lock))
 		return false;
 
-	mutex_lock(&walk->lock);
 	mmu_interval_set_seq(notifier, seq);
 	mutex_unlock(&walk->lock);
 	return true;
@@ -225,6 +308,7 @@ static void count_pages(struct vsvm_file *vfile, struct drm_vsvm_residency *wher
 			where->none++;
 		} else if (hmm_pfn_is_alias(pfns[i])) {
 			where->peer++;
+			where->huge += hmm_pfn_to_map_order(pfns[i]) != 0;
 		} else if (!is_device_private_page(hmm_pfn_to_page(pfns[i]))) {
 			where->ram++;
 		} else if (page_pgmap(hmm_pfn_to_page(pfns[i])) !=
@@ -242,11 +326,11 @@ static int walk_piece(struct vsvm_file *vfile, struct pages_walk *walk,
 		      struct hmm_range *range, struct drm_vsvm_residency *where)
 {
 	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
-	int idx, err;
+	int err;
 
 	if (fatal_signal_pending(current))
 		return -EINTR;
-	if (!drm_dev_enter(&vfile->vdev->drm, &idx))
+	if (drm_dev_is_unplugged(&vfile->vdev->drm))
 		return -ENODEV;
 
 	err = hmm_range_fault_unlocked_timeout(range, timeout);
@@ -258,7 +342,6 @@ static int walk_piece(struct vsvm_file *vfile, struct pages_walk *walk,
 		count_pages(vfile, where, walk->pfns,
 			    (range->end - range->start) >> PAGE_SHIFT);
 	mutex_unlock(&walk->lock);
-	drm_dev_exit(idx);
 
 	return err;
 }
@@ -306,6 +389,7 @@ static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
 		else if (err != -EAGAIN)
 			break;
 		cond_resched();
+		try_to_freeze();
 	}
 
 	mmu_interval_notifier_remove(&walk->notifier);
@@ -354,33 +438,42 @@ static void migrate_to_vram(struct vsvm_file *vfile, struct vsvm_range *range)
 		err = drm_pagemap_populate_mm(&vdev->dpagemap,
 					      drm_gpusvm_range_start(&range->base),
 					      drm_gpusvm_range_end(&range->base),
-					      vfile->svm.mm, 0);
+					      vfile->svm.mm, 0, false);
 		/*
 		 * Pages in swap, of several allocations, or on another GPU that
 		 * has no link to this one.
 		 */
-		if (err == -EBUSY || err == -EFAULT)
-			drm_gpusvm_range_evict(&vfile->svm, &range->base);
+		if ((err == -EBUSY || err == -EFAULT) &&
+		    drm_gpusvm_range_evict(&vfile->svm, &range->base) == -ETIME) {
+			/* It does not fit into RAM, in one piece */
+			vsvm_vram_make_way(vdev, vfile->svm.mm);
+			return;
+		}
 	} while ((err == -EBUSY || err == -EFAULT) && --tries);
 }
 
 /*
  * Find the range at @addr, and map it: in VRAM, or where it is, if that is on
- * another GPU within reach, and the caller does not want it @here. Whether it is
- * mapped for writing is the memory's property, not the operation's: a mapping
- * serves all that follow.
+ * another GPU within reach, and the caller does not want it @here. What is only read
+ * is mapped for that: to map it for writing is a write, to all who look on, and a
+ * page of its own where two processes share one.
+ *
+ * What does not fit into RAM at once, as a memory cgroup may have it, is mapped in
+ * smaller chunks, and stays there: it would be no less in VRAM.
  */
 static struct vsvm_range *fault_range(struct vsvm_file *vfile,
-				      unsigned long addr, bool write, bool here)
+				      unsigned long addr, bool write, bool here,
+				      unsigned long chunk)
 {
+	unsigned long start = ALIGN_DOWN(addr, chunk), end = start + chunk;
 	struct vsvm_device *vdev = vfile->vdev;
-	struct hmm_client client = { .dma_dev = vdev->drm.dev };
 	struct drm_gpusvm_ctx ctx = {
 		.device_private_page_owner = vdev->pgmap.owner,
 		.peers = &vfile->peers,
-		.client = &client,
-		.devmem_possible = true,
+		.read_only = !write,
+		.devmem_possible = chunk == VSVM_MAX_CHUNK,
 		.allow_mixed = true,
+		.allow_alias = true,
 	};
 	struct drm_gpusvm *svm = &vfile->svm;
 	struct drm_gpusvm_range *base;
@@ -390,14 +483,9 @@ static struct vsvm_range *fault_range(struct vsvm_file *vfile,
 
 	lockdep_assert_held(&vfile->lock);
 
-	remove_unmapped_ranges(vfile);
+	remove_gone_ranges(vfile);
 again:
-	base = drm_gpusvm_range_find_or_insert(svm, addr, 0, TASK_SIZE, &ctx);
-	if (base == ERR_PTR(-EPERM) && !write) {
-		ctx.read_only = true;
-		base = drm_gpusvm_range_find_or_insert(svm, addr, 0, TASK_SIZE,
-						       &ctx);
-	}
+	base = drm_gpusvm_range_find_or_insert(svm, addr, start, end, &ctx);
 	if (IS_ERR(base))
 		return ERR_CAST(base);
 
@@ -405,15 +493,15 @@ again:
 	may_migrate = base->flags.migrate_devmem;
 
 	/*
-	 * Pages that are mapped read-only, as after fork(), stay so in VRAM,
-	 * and come back when they are mapped for writing, which makes them
-	 * writable. The second time they stay there. What could not migrate, a
-	 * pinned page perhaps, is left alone as long as it is mapped: to try
-	 * takes it from all others that have it mapped.
+	 * Pages that the process has read-only, as after fork(), stay so in
+	 * VRAM, and come back when they are written, which makes them writable.
+	 * The second time they stay there. What could not migrate, a pinned
+	 * page perhaps, is left alone as long as it is mapped: to try takes it
+	 * from all others that have it mapped.
 	 */
 	for (tries = 0; ; tries++) {
 		drm_gpusvm_notifier_lock(svm);
-		valid = drm_gpusvm_pages_valid(svm, &range->pages);
+		valid = is_mapped(vfile, range, write);
 		in_vram = range->pages.dpagemap == &vdev->dpagemap;
 		stays = !here && valid &&
 			(!tries || mapped_on_peers(vfile, range));
@@ -442,9 +530,33 @@ again:
 			anew = true;
 			goto again;
 		}
+		if (err == -EBUSY)
+			/* Others may be of another size */
+			remove_range(vfile, range);
 		if (err)
 			return ERR_PTR(err);
 	}
+}
+
+/*
+ * Do the protection keys of the current thread let it access a range? The GPU is a
+ * way around them for nobody. The answer is good for as long as the range is mapped.
+ */
+static int check_access(unsigned long addr, unsigned long end, bool write)
+{
+	VMA_ITERATOR(vmi, current->mm, addr);
+	struct vm_area_struct *vma;
+	int err = 0;
+
+	if (mmap_read_lock_killable(current->mm))
+		return -EINTR;
+
+	for_each_vma_range(vmi, vma, end)
+		if (!arch_vma_access_permitted(vma, write, false, false))
+			err = -EFAULT;
+	mmap_read_unlock(current->mm);
+
+	return err;
 }
 
 typedef void (*vsvm_engine_t)(u64 *words, size_t n, void *arg);
@@ -480,53 +592,67 @@ static int run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
 /* Run an engine over a part of [addr, end), and return how far it got. */
 static long run_piece(struct vsvm_file *vfile, unsigned long addr,
 		      unsigned long end, bool write, bool here,
-		      vsvm_engine_t engine, void *arg)
+		      unsigned long chunk, vsvm_engine_t engine, void *arg)
 {
+	struct vsvm_device *vdev = vfile->vdev;
 	struct drm_gpusvm *svm = &vfile->svm;
 	struct vsvm_range *range;
-	long ret = -EAGAIN;
-	int idx;
+	long ret;
 
-	if (!drm_dev_enter(&vfile->vdev->drm, &idx))
+	if (drm_dev_is_unplugged(&vdev->drm))
 		return -ENODEV;
+	if (mutex_lock_killable(&vfile->lock))
+		return -EINTR;
 
-	mutex_lock(&vfile->lock);
-	range = fault_range(vfile, addr, write, here);
+	range = fault_range(vfile, addr, write, here, chunk);
 	if (IS_ERR(range)) {
 		ret = PTR_ERR(range);
 		goto out;
 	}
 
+	end = min(end, drm_gpusvm_range_end(&range->base));
+	/* Who has memory move sees none of it */
+	ret = here ? 0 : check_access(addr, end, write);
+	if (ret)
+		goto out;
+
+	ret = -EAGAIN;
 	drm_gpusvm_notifier_lock(svm);
-	if (drm_gpusvm_pages_valid(svm, &range->pages)) {
-		end = min(end, drm_gpusvm_range_end(&range->base));
+	if (is_mapped(vfile, range, write)) {
 		ret = run_engine(vfile, range, addr, end, engine, arg) ?:
 		      (long)(end - addr);
+		if (ret > 0 && range->pages.dpagemap == &vdev->dpagemap &&
+		    !vsvm_vram_is_there(vdev))
+			ret = -ENODEV;
 	}
 	drm_gpusvm_notifier_unlock(svm);
 out:
 	mutex_unlock(&vfile->lock);
-	drm_dev_exit(idx);
 	return ret;
 }
 
 static int __run(struct vsvm_file *vfile, unsigned long addr, unsigned long size,
 		 bool write, bool here, vsvm_engine_t engine, void *arg)
 {
-	unsigned long end = addr + size;
+	unsigned long end = addr + size, chunk = VSVM_MAX_CHUNK;
 	int tries = VSVM_FAULT_TRIES;
 
 	while (addr < end) {
 		long ret = -EINTR;
 
 		if (!fatal_signal_pending(current))
-			ret = run_piece(vfile, addr, end, write, here, engine,
-					arg);
+			ret = run_piece(vfile, addr, end, write, here, chunk,
+					engine, arg);
+		cond_resched();
+		try_to_freeze();
 
 		if (ret > 0) {
 			addr += ret;
 			tries = VSVM_FAULT_TRIES;
-			cond_resched();
+			continue;
+		}
+		if (ret == -EBUSY && chunk > SZ_4K) {
+			chunk = chunk > SZ_64K ? SZ_64K : SZ_4K;
 			continue;
 		}
 

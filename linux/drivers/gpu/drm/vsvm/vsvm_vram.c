@@ -3,11 +3,14 @@
  * VRAM: its allocator, its device-private pages, the window through which peers
  * reach it, and the copy engine that migrates pages.
  */
+#include <linux/delay.h>
 #include <linux/dma-direct.h>
 #include <linux/error-injection.h>
 #include <linux/highmem.h>
 #include <linux/hmm_segment.h>
 #include <linux/iommu.h>
+#include <linux/migrate.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/pci-p2pdma.h>
@@ -41,12 +44,16 @@ MODULE_PARM_DESC(use_callback, "find aliases by callback, not linearly (default:
 
 static int callback_fault;
 module_param(callback_fault, int, 0644);
-MODULE_PARM_DESC(callback_fault, "what the callback does wrong: 0: nothing; an errno: fail with it; -1: answer outside of the window; -2: answer misaligned");
+MODULE_PARM_DESC(callback_fault, "what the callback does wrong: 0: nothing; an errno: fail with it; -1: answer outside of the window; -2: answer misaligned; -3: answer with the page before");
+
+/* How much migrates at once, and is one allocation. */
+#define VSVM_MAX_PAGES	(SZ_2M / PAGE_SIZE)
 
 /* An allocation of VRAM: one contiguous block. */
 struct vsvm_bo {
 	struct drm_pagemap_devmem devmem;
 	struct vsvm_device *vdev;
+	const struct mm_struct *mm;	/* whose, to compare with */
 	struct kref ref;
 	struct list_head blocks;
 	struct list_head link;
@@ -73,6 +80,8 @@ static void bo_free_work(struct work_struct *work)
 
 	mutex_lock(&vdev->lock);
 	llist_for_each_entry_safe(bo, next, llist_del_all(&vdev->bo_free), free) {
+		if (want_init_on_free() && !READ_ONCE(vdev->lost))
+			memset(vdev->vram + bo_offset(bo), 0, bo->devmem.size);
 		gpu_buddy_free_list(&vdev->buddy, &bo->blocks, 0);
 		kfree(bo);
 	}
@@ -96,50 +105,6 @@ static void bo_release(struct kref *ref)
 static void bo_put(struct vsvm_bo *bo)
 {
 	kref_put(&bo->ref, bo_release);
-}
-
-static int bo_alloc_blocks(struct vsvm_bo *bo, u64 size)
-{
-	struct vsvm_device *vdev = bo->vdev;
-	int err;
-
-	mutex_lock(&vdev->lock);
-	err = gpu_buddy_alloc_blocks(&vdev->buddy, 0, vdev->vram_size, size,
-				     size, &bo->blocks, 0);
-	mutex_unlock(&vdev->lock);
-
-	return err;
-}
-
-static struct vsvm_bo *bo_create(struct vsvm_device *vdev, u64 size)
-{
-	struct vsvm_bo *bo;
-	int err;
-
-	bo = kzalloc_obj(*bo);
-	if (!bo)
-		return ERR_PTR(-ENOMEM);
-
-	bo->vdev = vdev;
-	kref_init(&bo->ref);
-	INIT_LIST_HEAD(&bo->blocks);
-
-	err = bo_alloc_blocks(bo, size);
-	if (err) {
-		/* What was freed just now may not have come back yet. */
-		flush_work(&vdev->bo_free_work);
-		err = bo_alloc_blocks(bo, size);
-	}
-	if (err) {
-		kfree(bo);
-		return ERR_PTR(-ENOSPC);
-	}
-
-	spin_lock_irq(&vdev->bo_lock);
-	list_add(&bo->link, &vdev->bos);
-	spin_unlock_irq(&vdev->bo_lock);
-
-	return bo;
 }
 
 static unsigned long vram_to_pfn(struct vsvm_device *vdev, u64 offset)
@@ -220,20 +185,53 @@ static struct vsvm_device *page_to_vsvm(struct page *page)
 	return container_of(page_pgmap(page), struct vsvm_device, pgmap);
 }
 
-/* Entries without a source were not populated: the process sees zeroes there. */
+static bool bar_answers(struct vsvm_device *vdev)
+{
+	u16 command;
+
+	return !pci_read_config_word(vdev->pdev, PCI_COMMAND, &command) &&
+	       !PCI_POSSIBLE_ERROR(command) && (command & PCI_COMMAND_MEMORY);
+}
+
+/**
+ * vsvm_vram_is_there() - has VRAM contents, or is all of it 0xff?
+ * @vdev: the GPU
+ *
+ * The device may be pulled at any time: this is to be asked when what VRAM holds
+ * has been read, and before anybody gets it.
+ *
+ * Return: true if it had them until now.
+ */
+bool vsvm_vram_is_there(struct vsvm_device *vdev)
+{
+	return !READ_ONCE(vdev->lost) && bar_answers(vdev);
+}
+
+/*
+ * Entries without a source were not populated: the process sees zeroes there.
+ * All pages are of one GPU, which is not unplugged while this copies.
+ */
 static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
 			  unsigned long npages,
 			  struct dma_fence *pre_migrate_fence)
 {
-	struct vsvm_device *vdev;
+	struct vsvm_device *vdev = NULL;
 	unsigned long i, nr;
+	int idx, err = 0;
+
+	for (i = 0; i < npages && !vdev; i++)
+		if (pages[i])
+			vdev = page_to_vsvm(pages[i]);
+	if (!vdev)
+		return 0;
+	if (!drm_dev_enter(&vdev->drm, &idx))
+		return -ENODEV;
 
 	for (i = 0; i < npages; i += nr) {
 		nr = 1;
 		if (!pages[i])
 			continue;
 
-		vdev = page_to_vsvm(pages[i]);
 		nr = folio_nr_pages(page_folio(pages[i]));
 		if (addr[i].addr)
 			copy_folio(vdev, pages[i], &addr[i], true);
@@ -242,33 +240,55 @@ static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
 			       nr << PAGE_SHIFT);
 		atomic64_add(nr, &vdev->pages_to_vram);
 	}
-	wmb(); /* VRAM is mapped write-combined */
+	/*
+	 * VRAM is mapped write-combined, and writes to it are posted: a peer
+	 * below the same switch could be faster than they are. Reads are not.
+	 */
+	wmb();
+	(void)READ_ONCE(*(u64 *)vdev->vram);
+	if (!vsvm_vram_is_there(vdev))
+		err = -EIO;
+	drm_dev_exit(idx);
 
-	return 0;
+	return err;
 }
 ALLOW_ERROR_INJECTION(copy_to_devmem, ERRNO);
 
-/* Or to other GPUs, over links. */
+/* Or to other GPUs, over links. All pages are of one GPU. */
 static int copy_to_ram(struct page **pages, struct drm_pagemap_addr *addr,
 		       unsigned long npages,
 		       struct dma_fence *pre_migrate_fence)
 {
-	struct vsvm_device *vdev;
+	struct vsvm_device *vdev = NULL;
 	unsigned long i, nr;
+	int err = 0;
 
+	vsvm_link_lock();
 	for (i = 0; i < npages; i += nr) {
 		nr = 1;
 		if (!pages[i] || !addr[i].addr)
 			continue;
 
 		vdev = page_to_vsvm(pages[i]);
+		if (READ_ONCE(vdev->lost)) {
+			err = -EIO;
+			break;
+		}
+		if (addr[i].proto == VSVM_PROTO_LINK &&
+		    !vsvm_link_holds(vdev, (void *)(uintptr_t)addr[i].addr)) {
+			err = -EBUSY;
+			break;
+		}
 		nr = NR_PAGES(addr[i].order);
 		copy_folio(vdev, pages[i], &addr[i], false);
 		atomic64_add(nr, addr[i].proto == VSVM_PROTO_LINK ?
 				 &vdev->pages_to_peers : &vdev->pages_to_ram);
 	}
+	vsvm_link_unlock();
 
-	return 0;
+	if (vdev && !err && !vsvm_vram_is_there(vdev))
+		err = -EIO;
+	return err;
 }
 ALLOW_ERROR_INJECTION(copy_to_ram, ERRNO);
 
@@ -297,6 +317,108 @@ static const struct drm_pagemap_devmem_ops vsvm_devmem_ops = {
 	.copy_to_ram		= copy_to_ram,
 };
 
+/* In the window first: who is not in it cannot be reached by peers. */
+static int bo_alloc_blocks(struct vsvm_bo *bo, u64 size)
+{
+	struct vsvm_device *vdev = bo->vdev;
+	int err = -ENOSPC;
+
+	mutex_lock(&vdev->lock);
+	if (vdev->window_size >= size && vdev->window_size < vdev->vram_size)
+		err = gpu_buddy_alloc_blocks(&vdev->buddy, 0, vdev->window_size,
+					     size, size, &bo->blocks,
+					     GPU_BUDDY_RANGE_ALLOCATION);
+	if (err)
+		err = gpu_buddy_alloc_blocks(&vdev->buddy, 0, vdev->vram_size,
+					     size, size, &bo->blocks, 0);
+	mutex_unlock(&vdev->lock);
+
+	return err;
+}
+
+/* Evict what a process, or anybody but this one, has had for longest. */
+static bool evict_oldest(struct vsvm_device *vdev, const struct mm_struct *mm,
+			 bool own)
+{
+	struct vsvm_bo *bo, *found = NULL;
+	int err;
+
+	spin_lock_irq(&vdev->bo_lock);
+	list_for_each_entry_reverse(bo, &vdev->bos, link) {
+		bool is_own = bo->mm == mm;
+
+		if (is_own == own && kref_get_unless_zero(&bo->ref)) {
+			found = bo;
+			/* If it cannot move, let others be next */
+			list_move(&bo->link, &vdev->bos);
+			break;
+		}
+	}
+	spin_unlock_irq(&vdev->bo_lock);
+
+	if (!found)
+		return false;
+
+	err = drm_pagemap_evict_to_ram(&found->devmem);
+	bo_put(found);
+	return !err;
+}
+
+/*
+ * Others make room: what one of them has had for long may be a page that is in
+ * use, and hundreds that are not.
+ */
+static int bo_find_room(struct vsvm_bo *bo, u64 size)
+{
+	struct vsvm_device *vdev = bo->vdev;
+	int tries = 16, err;
+
+	err = bo_alloc_blocks(bo, size);
+	while (err && tries--) {
+		/* What was freed just now may not have come back yet. */
+		flush_work(&vdev->bo_free_work);
+		err = bo_alloc_blocks(bo, size);
+		if (err && !evict_oldest(vdev, bo->mm, false))
+			break;
+	}
+
+	return err;
+}
+
+static struct vsvm_bo *bo_create(struct vsvm_device *vdev, u64 size,
+				 struct mm_struct *mm)
+{
+	struct vsvm_bo *bo;
+	bool closed;
+
+	bo = kzalloc_obj(*bo, GFP_KERNEL_ACCOUNT);
+	if (!bo)
+		return ERR_PTR(-ENOMEM);
+
+	bo->vdev = vdev;
+	bo->mm = mm;
+	kref_init(&bo->ref);
+	INIT_LIST_HEAD(&bo->blocks);
+	drm_pagemap_devmem_init(&bo->devmem, vdev->drm.dev, mm,
+				&vsvm_devmem_ops, &vdev->dpagemap, size, NULL);
+
+	if (bo_find_room(bo, size)) {
+		kfree(bo);
+		return ERR_PTR(-ENOSPC);
+	}
+
+	spin_lock_irq(&vdev->bo_lock);
+	closed = vdev->closed;
+	list_add(&bo->link, &vdev->bos);
+	spin_unlock_irq(&vdev->bo_lock);
+
+	if (closed) {
+		bo_put(bo);
+		return ERR_PTR(-ENODEV);
+	}
+	return bo;
+}
+
 static struct vsvm_device *dpagemap_to_vsvm(struct drm_pagemap *dpagemap)
 {
 	return container_of(dpagemap, struct vsvm_device, dpagemap);
@@ -312,26 +434,13 @@ static int vsvm_populate_mm(struct drm_pagemap *dpagemap, unsigned long start,
 		.timeslice_ms = timeslice_ms,
 	};
 	struct vsvm_bo *bo;
-	int err, idx;
 
-	if (!drm_dev_enter(&vdev->drm, &idx))
-		return -ENODEV;
+	bo = bo_create(vdev, end - start, mm);
+	if (IS_ERR(bo))
+		return PTR_ERR(bo);
 
-	bo = bo_create(vdev, end - start);
-	if (IS_ERR(bo)) {
-		err = PTR_ERR(bo);
-		goto out;
-	}
-
-	drm_pagemap_devmem_init(&bo->devmem, vdev->drm.dev, mm,
-				&vsvm_devmem_ops, dpagemap, end - start, NULL);
-	vsvm_link_lock();
-	err = drm_pagemap_migrate_to_devmem(&bo->devmem, mm, start, end,
-					    &details);
-	vsvm_link_unlock();
-out:
-	drm_dev_exit(idx);
-	return err;
+	return drm_pagemap_migrate_to_devmem(&bo->devmem, mm, start, end,
+					     &details);
 }
 ALLOW_ERROR_INJECTION(vsvm_populate_mm, ERRNO);
 
@@ -374,6 +483,9 @@ static int vsvm_get_alias(struct drm_pagemap *dpagemap, struct page *page,
 		return 0;
 	case -2:
 		*phys = window->phys + 1;
+		return 0;
+	case -3:
+		*phys = window->phys + page_to_vram(vdev, page) - PAGE_SIZE;
 		return 0;
 	default:
 		return -abs(callback_fault);
@@ -438,49 +550,178 @@ u64 vsvm_vram_free(struct vsvm_device *vdev)
 }
 
 /**
+ * vsvm_vram_make_way() - move some of a process's memory back to system memory
+ * @vdev: the GPU
+ * @mm: the process
+ *
+ * Its memory cgroup counts all that it has, in VRAM or not, and can only reclaim
+ * what is not.
+ */
+void vsvm_vram_make_way(struct vsvm_device *vdev, const struct mm_struct *mm)
+{
+	int tries = 2;
+
+	while (tries-- && evict_oldest(vdev, mm, true))
+		;
+}
+
+/* An allocation of which nobody has dropped the last reference, the oldest. */
+static struct vsvm_bo *bo_get_next(struct vsvm_device *vdev, bool *none)
+{
+	struct vsvm_bo *bo;
+
+	guard(spinlock_irq)(&vdev->bo_lock);
+	*none = list_empty(&vdev->bos);
+	list_for_each_entry_reverse(bo, &vdev->bos, link) {
+		if (kref_get_unless_zero(&bo->ref)) {
+			list_move(&bo->link, &vdev->bos);
+			return bo;
+		}
+	}
+
+	return NULL;
+}
+
+/* How often in a row an allocation may fail to go, each time for 20 ms. */
+#define VSVM_EVICT_TRIES	1000
+
+/**
  * vsvm_vram_evict() - migrate all of VRAM to system memory
  * @vdev: the GPU; nothing can migrate to it any more
  *
- * There is no way to give up, short of losing the data.
+ * Return: 0; -EIO if the device does not answer; or why, for a long time, nothing
+ * has migrated, such as -ENOMEM.
  */
-void vsvm_vram_evict(struct vsvm_device *vdev)
+int vsvm_vram_evict(struct vsvm_device *vdev)
 {
-	for (;;) {
-		struct vsvm_bo *bo, *found = NULL;
+	int tries = VSVM_EVICT_TRIES, err = 0;
+
+	while (tries) {
+		struct vsvm_bo *bo;
 		bool none;
 
-		spin_lock_irq(&vdev->bo_lock);
-		none = list_empty(&vdev->bos);
-		list_for_each_entry(bo, &vdev->bos, link) {
-			if (kref_get_unless_zero(&bo->ref)) {
-				found = bo;
-				list_move_tail(&bo->link, &vdev->bos);
-				break;
-			}
-		}
-		spin_unlock_irq(&vdev->bo_lock);
-
+		bo = bo_get_next(vdev, &none);
 		if (none)
 			break;
-		if (!found) {
+		if (!bo) {
 			/* The last reference of each has just gone */
 			cond_resched();
 			continue;
 		}
 
-		/* Where it fails, somebody else is at work on these pages. */
-		if (drm_pagemap_evict_to_ram(&found->devmem))
-			wait_for_completion_timeout(&found->devmem.detached,
-						    msecs_to_jiffies(20));
-		bo_put(found);
+		/* Where it fails, somebody else may be at work on these pages. */
+		err = drm_pagemap_evict_to_ram(&bo->devmem);
+		if (!err)
+			tries = VSVM_EVICT_TRIES;
+		else if (!vsvm_vram_is_there(vdev))
+			tries = 0;
+		else if (!wait_for_completion_timeout(&bo->devmem.detached,
+						      msecs_to_jiffies(20)))
+			tries--;
+		bo_put(bo);
 	}
-
 	flush_work(&vdev->bo_free_work);
+
+	return tries ? 0 : err;
+}
+
+/**
+ * vsvm_vram_close() - let nothing migrate to VRAM any more
+ * @vdev: the GPU
+ */
+void vsvm_vram_close(struct vsvm_device *vdev)
+{
+	spin_lock_irq(&vdev->bo_lock);
+	vdev->closed = true;
+	spin_unlock_irq(&vdev->bo_lock);
+}
+
+/*
+ * Take @nr pages out of all page tables for a moment. Returns true when that has
+ * been done to all that are in use: locked pages are somebody else's just now.
+ */
+static bool revoke_pages(unsigned long first, unsigned long nr,
+			 unsigned long *src, unsigned long *dst)
+{
+	unsigned long i, pages;
+	bool done = true;
+
+	for (i = 0; i < nr; i++) {
+		src[i] = first + i;
+		dst[i] = 0;
+	}
+	migrate_device_pfns(src, nr);
+	for (i = 0; i < nr; i += pages) {
+		struct folio *folio = page_folio(pfn_to_page(first + i));
+
+		pages = 1;
+		if (src[i])
+			pages = src[i] & MIGRATE_PFN_COMPOUND ?
+				folio_nr_pages(folio) : 1;
+		else if (folio_ref_count(folio))
+			done = false;
+	}
+	migrate_device_finalize(src, dst, nr);
+
+	return done;
+}
+
+/**
+ * vsvm_vram_lose() - give up what is left in VRAM
+ * @vdev: the GPU, without links and window, so that nobody gets what is revoked
+ *	anew
+ *
+ * Processes keep these pages for as long as they like; who touches one gets
+ * SIGBUS, or -EFAULT. When this returns neither a peer nor a copy to system memory
+ * uses VRAM.
+ */
+void vsvm_vram_lose(struct vsvm_device *vdev)
+{
+	unsigned long *pfns = vdev->lose_pfns, left = 0;
+	struct vsvm_bo *bo;
+
+	WRITE_ONCE(vdev->lost, true);
+
+	spin_lock_irq(&vdev->bo_lock);
+	list_for_each_entry(bo, &vdev->bos, link)
+		left++;
+	spin_unlock_irq(&vdev->bo_lock);
+
+	for (; left; left--) {
+		unsigned long first, nr;
+		bool none;
+
+		bo = bo_get_next(vdev, &none);
+		if (!bo)
+			break;
+		first = vram_to_pfn(vdev, bo_offset(bo));
+		nr = bo->devmem.size >> PAGE_SHIFT;
+		while (!revoke_pages(first, nr, pfns, pfns + VSVM_MAX_PAGES))
+			fsleep(USEC_PER_MSEC);
+		bo_put(bo);
+	}
+}
+
+/**
+ * vsvm_vram_scrub() - leave nothing to who has the device next
+ * @vdev: the GPU; nobody uses its memory any more
+ */
+void vsvm_vram_scrub(struct vsvm_device *vdev)
+{
+	flush_work(&vdev->bo_free_work);
+	if (bar_answers(vdev)) {
+		memset(vdev->vram, 0, vdev->vram_size);
+		wmb(); /* VRAM is mapped write-combined */
+	}
+	WRITE_ONCE(vdev->lost, true);
 }
 
 static void vsvm_vram_fini(struct drm_device *drm, void *data)
 {
-	gpu_buddy_fini(&to_vsvm(drm)->buddy);
+	struct vsvm_device *vdev = to_vsvm(drm);
+
+	flush_work(&vdev->bo_free_work);
+	gpu_buddy_fini(&vdev->buddy);
 }
 
 static void vsvm_remove_pages(void *data)
@@ -542,11 +783,9 @@ static int vsvm_add_window(struct vsvm_device *vdev)
 	return 0;
 }
 
-static void vsvm_fini_owner(void *data)
+static void vsvm_fini_owner(struct drm_device *drm, void *data)
 {
-	struct vsvm_device *vdev = data;
-
-	hmm_segment_leave(&vdev->pgmap);
+	hmm_segment_leave(&to_vsvm(drm)->pgmap);
 }
 
 /* Each GPU is a segment of its own: links are not all-to-all. */
@@ -563,15 +802,28 @@ static int vsvm_init_owner(struct vsvm_device *vdev)
 	if (err)
 		return err;
 
-	return devm_add_action_or_reset(vdev->drm.dev, vsvm_fini_owner, vdev);
+	return drmm_add_action_or_reset(&vdev->drm, vsvm_fini_owner, NULL);
+}
+
+static void vsvm_release_region(struct drm_device *drm, void *data)
+{
+	struct resource *res = to_vsvm(drm)->pgmap_res;
+
+	release_mem_region(res->start, resource_size(res));
+}
+
+static void vsvm_unmap_pages(struct drm_device *drm, void *data)
+{
+	memunmap_pages(&to_vsvm(drm)->pgmap);
 }
 
 /**
  * vsvm_vram_init() - set up VRAM
  * @vdev: the GPU, with BAR 2 mapped
  *
- * Everything is undone with the device, but for the window, which
- * drm_pagemap_window_remove() takes away after vsvm_vram_evict().
+ * Everything is undone with the DRM device, which the last of the pages keeps, but
+ * for the window: drm_pagemap_window_remove() takes it away after
+ * vsvm_vram_evict().
  *
  * Return: 0, or a negative errno.
  */
@@ -579,7 +831,6 @@ int vsvm_vram_init(struct vsvm_device *vdev)
 {
 	struct device *dev = vdev->drm.dev;
 	struct dev_pagemap *pgmap = &vdev->pgmap;
-	struct resource *res;
 	void *addr;
 	int err;
 
@@ -588,6 +839,11 @@ int vsvm_vram_init(struct vsvm_device *vdev)
 	init_llist_head(&vdev->bo_free);
 	INIT_WORK(&vdev->bo_free_work, bo_free_work);
 	init_completion(&vdev->dpagemap_idle);
+
+	vdev->lose_pfns = devm_kcalloc(dev, 2 * VSVM_MAX_PAGES,
+				       sizeof(*vdev->lose_pfns), GFP_KERNEL);
+	if (!vdev->lose_pfns)
+		return -ENOMEM;
 
 	err = drmm_mutex_init(&vdev->drm, &vdev->lock);
 	if (err)
@@ -601,23 +857,31 @@ int vsvm_vram_init(struct vsvm_device *vdev)
 	if (err)
 		return err;
 
-	res = devm_request_free_mem_region(dev, &iomem_resource,
-					   vdev->vram_size);
-	if (IS_ERR(res))
-		return PTR_ERR(res);
+	vdev->pgmap_res = request_free_mem_region(&iomem_resource,
+						  vdev->vram_size, "vsvm");
+	if (IS_ERR(vdev->pgmap_res))
+		return PTR_ERR(vdev->pgmap_res);
+
+	err = drmm_add_action_or_reset(&vdev->drm, vsvm_release_region, NULL);
+	if (err)
+		return err;
 
 	err = vsvm_init_owner(vdev);
 	if (err)
 		return err;
 
 	pgmap->type = MEMORY_DEVICE_PRIVATE;
-	pgmap->range.start = res->start;
-	pgmap->range.end = res->end;
+	pgmap->range.start = vdev->pgmap_res->start;
+	pgmap->range.end = vdev->pgmap_res->end;
 	pgmap->nr_range = 1;
 	pgmap->ops = drm_pagemap_pagemap_ops_get();
-	addr = devm_memremap_pages(dev, pgmap);
+	addr = memremap_pages(pgmap, NUMA_NO_NODE);
 	if (IS_ERR(addr))
 		return PTR_ERR(addr);
+
+	err = drmm_add_action_or_reset(&vdev->drm, vsvm_unmap_pages, NULL);
+	if (err)
+		return err;
 
 	err = drm_pagemap_init(&vdev->dpagemap, pgmap, &vdev->drm,
 			       use_callback ? &vsvm_pagemap_callback_ops :
