@@ -3,15 +3,22 @@
  * The contract of hmm_range_fault(): who gets private pages, who gets aliases,
  * and who gets a migration; what is counted; and that to ask changes nothing.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include <linux/userfaultfd.h>
 
 #include "kselftest_harness.h"
 
 #include "common.h"
+#include "measure.h"
 #include "test_hmm_uapi.h"
 
 #define SIZE	MIB(4)
@@ -155,33 +162,173 @@ TEST_F(alias, of_each_page_is_counted_once)
 	EXPECT_STATS(PAGES, 0, 0);
 }
 
+/* Events of this process from here on; count() is called with each of the name. */
+static int trace_start(const char *event)
+{
+	char pid[16];
+
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	return file_write(TRACE "set_event_pid", pid) ?:
+	       file_write(TRACE "trace", "") ?: file_write(event, "1");
+}
+
+static int trace_stop(const char *event, void (*count)(const char *line, void *arg),
+		      void *arg)
+{
+	char line[512];
+	FILE *trace;
+	int err;
+
+	err = file_write(event, "0") ?: file_write(TRACE "set_event_pid", "");
+	trace = fopen(TRACE "trace", "r");
+	if (err || !trace)
+		return err ? err : -errno;
+	while (fgets(line, sizeof(line), trace))
+		if (line[0] != '#')
+			count(line, arg);
+	fclose(trace);
+	return file_write(TRACE "trace", "");
+}
+
+/* What both events of HMM tell. */
+struct traced {
+	const uint8_t *mem;
+	const char *tail;
+	unsigned long events;
+	unsigned long pages;
+	unsigned long wrong;
+};
+
+static void count_pages(const char *line, void *arg)
+{
+	struct traced *t = arg;
+	const char *addr = strstr(line, " addr="), *nr = strstr(line, " nr_pages=");
+	unsigned long at, nr_pages;
+
+	t->events++;
+	if (!addr || !nr || sscanf(addr, " addr=%lx", &at) != 1 ||
+	    sscanf(nr, " nr_pages=%lu", &nr_pages) != 1 || !strstr(line, t->tail) ||
+	    at - (uintptr_t)t->mem + nr_pages * PAGE > SIZE || at % PAGE) {
+		t->wrong++;
+		printf("# %s", line);
+		return;
+	}
+	t->pages += nr_pages;
+}
+
+#define ALIAS_EVENT	TRACE "events/hmm/hmm_alias/"
+#define FALLBACK_EVENT	TRACE "events/hmm/hmm_alias_fallback/"
+
 TEST_F(alias, of_a_huge_page_is_found_in_one_step)
 {
 	struct bench *bench = &self->bench;
-	unsigned long nr_pages, events = 0, pages = 0;
-	char line[512], *field;
-	FILE *trace;
+	struct traced traced = { .mem = bench->buf.mem, .tail = " route=cpu\n" };
 
-	ASSERT_EQ(0, file_write(TRACE "trace", ""));
-	ASSERT_EQ(0, file_write(TRACE "events/hmm/hmm_alias/enable", "1"));
+	ASSERT_EQ(0, trace_start(ALIAS_EVENT "enable"));
 	EXPECT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
-	EXPECT_EQ(0, file_write(TRACE "events/hmm/hmm_alias/enable", "0"));
+	ASSERT_EQ(0, trace_stop(ALIAS_EVENT "enable", count_pages, &traced));
 
-	trace = fopen(TRACE "trace", "r");
-	ASSERT_NE(NULL, trace);
-	while (fgets(line, sizeof(line), trace)) {
-		field = strstr(line, "nr_pages=");
-		if (!field || sscanf(field, "nr_pages=%lu", &nr_pages) != 1)
-			continue;
-		events++;
-		pages += nr_pages;
-	}
-	fclose(trace);
-
-	EXPECT_EQ(PAGES, pages);
+	EXPECT_EQ(0, traced.wrong);
+	EXPECT_EQ(PAGES, traced.pages);
 	EXPECT_EQ(variant->advice == MADV_HUGEPAGE ? SIZE / HUGE_PAGE : PAGES,
-		  events);
-	file_write(TRACE "trace", "");
+		  traced.events);
+}
+
+static int do_nothing(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+/* After fork() what is to be written has no alias. */
+TEST_F(alias, that_is_not_given_out_is_traced_and_counted)
+{
+	struct bench *bench = &self->bench;
+	struct traced traced = { .mem = bench->buf.mem, .tail = " reason=readonly\n" };
+	uint64_t readonly = stat_read("fallback_readonly");
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, do_nothing, NULL));
+	ASSERT_EQ(0, trace_start(FALLBACK_EVENT "enable"));
+	EXPECT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
+	ASSERT_EQ(0, trace_stop(FALLBACK_EVENT "enable", count_pages, &traced));
+
+	EXPECT_EQ(0, traced.wrong);
+	EXPECT_EQ(PAGES, traced.pages);
+	EXPECT_EQ(variant->advice == MADV_HUGEPAGE ? SIZE / HUGE_PAGE : PAGES,
+		  traced.events);
+	EXPECT_EQ(readonly + PAGES, stat_read("fallback_readonly"));
+	EXPECT_STATS(0, 0, PAGES);
+	EXPECT_EQ(0, child_end(&child));
+	EXPECT_EQ(-1, bench_differs(bench));
+}
+
+/* Who reads the trace by its format does not have the kernel's names. */
+TEST_F(alias, trace_has_numbers_in_its_format)
+{
+	EXPECT_EQ(0, system("grep -q 'host_bridge' " ALIAS_EVENT "format"));
+	EXPECT_EQ(0, system("grep -q 'no_pages' " FALLBACK_EVENT "format"));
+	EXPECT_NE(0, system("grep HMM_ " ALIAS_EVENT "format " FALLBACK_EVENT "format"));
+}
+
+static void count_reads(const char *line, void *arg)
+{
+	*(unsigned long *)arg += !!strstr(line, "write=false");
+}
+
+#define MMAP_LOCK_EVENT	TRACE "events/mmap_lock/mmap_lock_acquire_returned/enable"
+
+/*
+ * How often is the walk begun for memory that migrates a page at a time? A slow kernel
+ * has to be done with it in a second.
+ */
+static long walks_of_memory_without_a_window(struct bench *bench, int dmirror,
+					     bool enable)
+{
+	const size_t size = 64 * PAGE;
+	struct hmm_dmirror_cmd cmd = { .npages = size / PAGE };
+	unsigned long walks = 0;
+	struct buffer buf, copy;
+	struct ibv_mr *mr;
+	int err;
+
+	err = buffer_map(&buf, size, MADV_NOHUGEPAGE) ?:
+	      buffer_map(&copy, size, MADV_NOHUGEPAGE);
+	if (err)
+		return err;
+	buffer_write(&buf, 0, size);
+	cmd.addr = (uintptr_t)buf.mem;
+	cmd.ptr = (uintptr_t)copy.mem;
+	if (ioctl(dmirror, HMM_DMIRROR_MIGRATE_TO_DEV, &cmd) || cmd.cpages != cmd.npages)
+		return -EIO;
+	mr = rdma_reg_odp(&bench->link.far, buf.mem, size);
+	if (!mr)
+		return -errno;
+
+	err = aliases_enable(enable) ?: trace_start(MMAP_LOCK_EVENT) ?:
+	      rdma_prefetch(&bench->link.far, mr, buf.mem, size, 1) ?:
+	      trace_stop(MMAP_LOCK_EVENT, count_reads, &walks) ?:
+	      aliases_enable(true);
+	if (!err && (!page_is_present(buf.mem) || buffer_differs(&buf) >= 0))
+		err = -EILSEQ;
+	ibv_dereg_mr(mr);
+	buffer_unmap(&buf);
+	buffer_unmap(&copy);
+	return err ? err : (long)walks;
+}
+
+TEST_F(alias, where_there_is_none_costs_no_more_walks)
+{
+	int dmirror = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+	long on, off;
+
+	ASSERT_LE(0, dmirror);
+	off = walks_of_memory_without_a_window(&self->bench, dmirror, false);
+	on = walks_of_memory_without_a_window(&self->bench, dmirror, true);
+	EXPECT_LT(0, off);
+	EXPECT_LT(0, on);
+	EXPECT_GE(off, on);
+	close(dmirror);
 }
 
 /* To ask changes nothing */
@@ -231,6 +378,57 @@ TEST_F(alias, registration_leaves_swapped_out_memory_there)
 		EXPECT_FALSE(page_is_present(bench->buf.mem + pos));
 }
 
+/* Nobody is told of memory that is protected by userfaultfd against any access. */
+TEST_F(alias, of_protected_memory_is_not_there)
+{
+	struct bench *bench = &self->bench;
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_RWP };
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)bench->buf.mem, SIZE },
+		.mode = UFFDIO_REGISTER_MODE_RWP,
+	};
+	struct uffdio_rwprotect protect = {
+		.range = reg.range, .mode = UFFDIO_RWPROTECT_MODE_RWP,
+	};
+	int uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	ASSERT_LE(0, uffd);
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_API, &api));
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	EXPECT_EQ(PAGES, pages_in_reach(self->other, bench->buf.mem, SIZE));
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_RWPROTECT, &protect));
+	EXPECT_EQ(0, pages_in_reach(self->other, bench->buf.mem, SIZE));
+	EXPECT_EQ(0, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	protect.mode = 0;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_RWPROTECT, &protect));
+	EXPECT_EQ(PAGES, pages_in_reach(self->other, bench->buf.mem, SIZE));
+	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	close(uffd);
+}
+
+/* It could be had, by a fault: it is no error. */
+TEST_F(alias, snapshot_of_a_caller_without_a_client_is_empty)
+{
+	struct bench *bench = &self->bench;
+	struct hmm_dmirror_cmd cmd = {
+		.addr = (uintptr_t)bench->buf.mem,
+		.npages = PAGES,
+	};
+	int fd = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+	uint8_t found[PAGES], none[PAGES];
+
+	ASSERT_LE(0, fd);
+	memset(none, HMM_DMIRROR_PROT_NONE, sizeof(none));
+	cmd.ptr = (uintptr_t)found;
+	ASSERT_EQ(0, ioctl(fd, HMM_DMIRROR_SNAPSHOT, &cmd));
+	EXPECT_EQ(PAGES, cmd.cpages);
+	EXPECT_EQ(-1, differs(found, none, PAGES));
+	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_STATS(0, 0, 0);
+	close(fd);
+}
+
 /* Callers that do not ask for aliases get what they always got */
 
 TEST_F(alias, is_not_for_a_gpu_that_takes_the_memory_over)
@@ -256,15 +454,14 @@ TEST_F(alias, is_not_for_a_caller_without_a_client)
 		.npages = PAGES,
 	};
 	int fd = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
-	int tries = 20, err;
+	double start;
+	int err;
 
-	if (fd < 0)
-		SKIP(return, "no test_hmm module");
-
-	/* It has a second of patience, however slow the migration is. */
-	do
+	ASSERT_LE(0, fd);
+	do {
+		start = now();
 		err = ioctl(fd, HMM_DMIRROR_READ, &cmd) ? -errno : 0;
-	while (err == -EBUSY && --tries);
+	} while (is_out_of_patience(err, start));
 	ASSERT_EQ(0, err);
 	EXPECT_EQ(PAGES, cmd.cpages);
 	EXPECT_EQ(-1, differs(bench->ram.mem, bench->buf.shadow, SIZE));

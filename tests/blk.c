@@ -13,17 +13,19 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <linux/blkpg.h>
 #include <linux/fs.h>
-#include <linux/hmm_blk.h>
 
 #include "kselftest_harness.h"
 
+#include "../linux/samples/hmm/hmm_blk.h"
 #include "common.h"
+#include "measure.h"
 
 #define DISK	"/dev/nvme0n1"
 #define END	((off_t)MIB(512))
@@ -94,29 +96,7 @@ FIXTURE_VARIANT(blk) {
 	bool has_pages;
 };
 
-FIXTURE_VARIANT_ADD(blk, pages) {
-	.advice = MADV_NOHUGEPAGE,
-	.params = "p2p_pages=1",
-	.has_pages = true,
-};
-
-FIXTURE_VARIANT_ADD(blk, huge) {
-	.advice = MADV_HUGEPAGE,
-	.params = "p2p_pages=1",
-	.has_pages = true,
-};
-
-FIXTURE_VARIANT_ADD(blk, callback_pages) {
-	.advice = MADV_NOHUGEPAGE,
-	.params = "p2p_pages=1 use_callback=1",
-	.has_pages = true,
-};
-
-FIXTURE_VARIANT_ADD(blk, callback_huge) {
-	.advice = MADV_HUGEPAGE,
-	.params = "p2p_pages=1 use_callback=1",
-	.has_pages = true,
-};
+VARIANTS_OF_ALIASES(blk, "p2p_pages=1", .has_pages = true);
 
 FIXTURE_VARIANT_ADD(blk, pages_without_struct_pages) {
 	.advice = MADV_NOHUGEPAGE,
@@ -130,8 +110,6 @@ FIXTURE_VARIANT_ADD(blk, huge_without_struct_pages) {
 
 FIXTURE_SETUP(blk)
 {
-	int i;
-
 	self->stays = variant->has_pages && reachable();
 	self->counter = self->stays ? alias_route() :
 			reachable() ? "fallback_no_pages" :
@@ -142,11 +120,7 @@ FIXTURE_SETUP(blk)
 	ASSERT_LE(0, self->blk);
 	self->disk = open(DISK, O_RDWR | O_DIRECT | O_CLOEXEC);
 	ASSERT_LE(0, self->disk);
-	for (i = 0; i < 2; i++) {
-		self->gpu[i] = gpu_open(i);
-		ASSERT_LE(0, self->gpu[i]);
-		self->vram_free[i] = vram_free(self->gpu[i]);
-	}
+	ASSERT_EQ(0, gpus_open(self->gpu, self->vram_free));
 	ASSERT_EQ(0, disk_init(&self->on_disk, self->disk));
 	ASSERT_EQ(0, buffer_map(&self->buf, SIZE, variant->advice));
 	buffer_write(&self->buf, 0, SIZE);
@@ -157,17 +131,12 @@ FIXTURE_SETUP(blk)
 
 FIXTURE_TEARDOWN(blk)
 {
-	int i;
-
 	aliases_enable(true);
 	EXPECT_EQ(-1, disk_differs(&self->on_disk, self->disk));
 	EXPECT_EQ(-1, buffer_differs(&self->buf));
 	buffer_unmap(&self->buf);
 	buffer_unmap(&self->on_disk);
-	for (i = 0; i < 2; i++) {
-		EXPECT_EQ(0, vram_leaked(self->gpu[i], self->vram_free[i]));
-		close(self->gpu[i]);
-	}
+	EXPECT_EQ(0, gpus_close(self->gpu, self->vram_free));
 	close(self->disk);
 	close(self->blk);
 }
@@ -503,13 +472,14 @@ static int move_away_and_back(struct worker *worker)
 static int transfer_all(FIXTURE_DATA(blk) *self, uint32_t flags, size_t at,
 			size_t size, off_t pos)
 {
-	int tries = 20;
 	ssize_t done;
+	double start;
 
 	for (; size; at += done, pos += done, size -= done) {
-		do
+		do {
+			start = now();
 			done = transfer(self, flags, at, size, pos);
-		while (done == -EBUSY && --tries);
+		} while (is_out_of_patience(done, start));
 		if (done <= 0)
 			return done ? done : -EIO;
 	}
@@ -590,6 +560,7 @@ FIXTURE(blk_window) {
 	int blk;
 	int disk;
 	int gpu[2];
+	uint64_t vram_free[2];
 	struct buffer all;
 	struct buffer data;
 };
@@ -597,68 +568,34 @@ FIXTURE(blk_window) {
 FIXTURE_VARIANT(blk_window) {
 	int advice;
 	const char *params;
-	const char *reason;
 };
 
-FIXTURE_VARIANT_ADD(blk_window, pages) {
-	.advice = MADV_NOHUGEPAGE,
-	.params = "p2p_pages=1 window_mb=129",
-	.reason = "fallback_outside_window",
-};
-
-FIXTURE_VARIANT_ADD(blk_window, huge) {
-	.advice = MADV_HUGEPAGE,
-	.params = "p2p_pages=1 window_mb=129",
-	.reason = "fallback_outside_window",
-};
-
-FIXTURE_VARIANT_ADD(blk_window, callback_pages) {
-	.advice = MADV_NOHUGEPAGE,
-	.params = "p2p_pages=1 window_mb=129 use_callback=1",
-	.reason = "fallback_callback",
-};
-
-FIXTURE_VARIANT_ADD(blk_window, callback_huge) {
-	.advice = MADV_HUGEPAGE,
-	.params = "p2p_pages=1 window_mb=129 use_callback=1",
-	.reason = "fallback_callback",
-};
+VARIANTS_OF_ALIASES(blk_window, "p2p_pages=1 window_mb=129");
 
 FIXTURE_SETUP(blk_window)
 {
 	struct drm_vsvm_info info;
-	uint64_t pages;
-	int i;
 
 	ASSERT_EQ(0, vsvm_load(variant->params));
 	self->blk = blk_open();
 	ASSERT_LE(0, self->blk);
 	self->disk = open(DISK, O_RDWR | O_DIRECT | O_CLOEXEC);
 	ASSERT_LE(0, self->disk);
-	for (i = 0; i < 2; i++) {
-		self->gpu[i] = gpu_open(i);
-		ASSERT_LE(0, self->gpu[i]);
-	}
 	ASSERT_EQ(0, buffer_map(&self->data, MIB(8) + SECTOR, MADV_HUGEPAGE));
 
+	ASSERT_EQ(0, gpus_open(self->gpu, self->vram_free));
 	ASSERT_EQ(0, gpu_info(self->gpu[0], &info));
-	if (info.window_size == info.vram_size)
+	if (info.vram_size < MIB(256))
 		SKIP(return, "VRAM is too small");
 	ASSERT_EQ(MIB(128), info.window_size);
-	ASSERT_EQ(0, buffer_map(&self->all, info.vram_size, variant->advice));
-	ASSERT_EQ(0, madvise(self->all.mem, self->all.size,
-			     MADV_POPULATE_WRITE));
-	ASSERT_EQ(0, gpu_to_vram(self->gpu[0], self->all.mem, self->all.size,
-				 &pages));
-	ASSERT_EQ(self->all.size / PAGE, pages);
+	ASSERT_EQ(0, vram_fill(self->gpu[0], &self->all, variant->advice));
 }
 
 FIXTURE_TEARDOWN(blk_window)
 {
 	buffer_unmap(&self->all);
 	buffer_unmap(&self->data);
-	close(self->gpu[1]);
-	close(self->gpu[0]);
+	EXPECT_EQ(0, gpus_close(self->gpu, self->vram_free));
 	close(self->disk);
 	close(self->blk);
 }
@@ -694,7 +631,7 @@ static void request_at_end(struct __test_metadata *_metadata,
 
 TEST_F(blk_window, ends_in_the_middle_of_a_request)
 {
-	const char *reason = reachable() ? variant->reason :
+	const char *reason = reachable() ? reason_outside(variant->params) :
 					   "fallback_unreachable";
 	struct buffer *data = &self->data;
 	size_t at = 0;
@@ -751,12 +688,18 @@ enum { RW, RO, WO, NAME_ONLY, SWAP, CLOSED };
 #define HOLE		MIB(1)
 #define READONLY	MIB(2)
 #define NO_ACCESS	MIB(3)
+#define KEY		(MIB(3) + KIB(512))
 
 static int spoil(struct buffer *buf)
 {
-	if (munmap(buf->mem + HOLE, PAGE) ||
+	static int key;
+
+	if (!key)
+		key = pkey_alloc(0, PKEY_DISABLE_ACCESS);
+	if (key < 0 || munmap(buf->mem + HOLE, PAGE) ||
 	    mprotect(buf->mem + READONLY, PAGE, PROT_READ) ||
-	    mprotect(buf->mem + NO_ACCESS, PAGE, PROT_NONE))
+	    mprotect(buf->mem + NO_ACCESS, PAGE, PROT_NONE) ||
+	    pkey_mprotect(buf->mem + KEY, PAGE, PROT_READ | PROT_WRITE, key))
 		return -errno;
 	return 0;
 }
@@ -912,6 +855,10 @@ static const struct call calls[] = {
 	READS("no access", -EFAULT, PAGE, .at = NO_ACCESS),
 	WRITES("no access", -EFAULT, PAGE, .at = NO_ACCESS),
 	WRITES("across no access", KIB(4), KIB(64), .at = NO_ACCESS - KIB(4)),
+	READS("protection key", -EFAULT, PAGE, .at = KEY),
+	WRITES("protection key", -EFAULT, PAGE, .at = KEY),
+	READS("across a protection key", KIB(32), KIB(64), .at = KEY - KIB(32)),
+	WRITES("across a protection key", KIB(32), KIB(64), .at = KEY - KIB(32)),
 	READS("null", -EFAULT, PAGE, .absolute = true),
 	WRITES("null", -EFAULT, PAGE, .absolute = true),
 	READS("address of the kernel", -EFAULT, PAGE, .at = -(ssize_t)MIB(16),
@@ -986,6 +933,26 @@ TEST_F(o_direct, hole_is_found_however_far_it_is)
 	EXPECT_EQ(NO_ACCESS - HOLE - PAGE,
 		  blk_io(self->blk, HMM_BLK_WRITE, self->fds[RW],
 			 mem + HOLE + PAGE, MIB(3), SECTOR));
+}
+
+TEST(secret_memory_is_not_the_disks)
+{
+	int blk = blk_open(), disk = open(DISK, O_RDWR | O_DIRECT | O_CLOEXEC);
+	int secret = syscall(SYS_memfd_secret, 0);
+	uint8_t *mem;
+
+	ASSERT_LE(0, secret);
+	ASSERT_EQ(0, ftruncate(secret, PAGE));
+	mem = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, secret, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	memcpy(mem, "secret", 7);
+	EXPECT_EQ(-EFAULT, blk_io(blk, 0, disk, mem, PAGE, 0));
+	EXPECT_EQ(-EFAULT, blk_io(blk, HMM_BLK_WRITE, disk, mem, PAGE, 0));
+	EXPECT_EQ(0, strcmp((char *)mem, "secret"));
+	munmap(mem, PAGE);
+	close(secret);
+	close(disk);
+	close(blk);
 }
 
 TEST_F(o_direct, read_only_disk_stays_so)
@@ -1097,16 +1064,7 @@ static int p2pmem_allocate(unsigned int index, size_t size)
 
 static uint64_t mem_available(void)
 {
-	FILE *file = fopen("/proc/meminfo", "r");
-	unsigned long kib = 0;
-	char line[128];
-
-	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, "MemAvailable: %lu", &kib) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return KIB(kib);
+	return KIB(field_read("/proc/meminfo", "MemAvailable"));
 }
 
 static int vram_is_used_by_disk(void)

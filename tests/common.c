@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -13,7 +15,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <linux/userfaultfd.h>
+
 #include "common.h"
+#include "measure.h"
 
 #define STATS	"/sys/kernel/mm/hmm_p2pdma/"
 
@@ -25,6 +30,16 @@ int slowness(void)
 	const char *debug = getenv("DEBUG");
 
 	return debug && *debug ? 10 : 1;
+}
+
+bool is_out_of_patience(int err, double start)
+{
+	static unsigned int times;
+
+	if (err != -EBUSY || now() < start + 0.9 || ++times > 20)
+		return false;
+	printf("# a fault took longer than a second; once more\n");
+	return true;
 }
 
 static uint64_t new_seed(void)
@@ -99,7 +114,7 @@ int buffer_xor(struct buffer *buf, int gpu, size_t offset, size_t size)
 
 int buffer_to_vram(struct buffer *buf, int gpu, size_t offset, size_t size)
 {
-	int tries = 20, err;
+	int tries = 1, err;
 	uint64_t pages;
 
 	/* A page on its way to swap, say, cannot migrate just now. */
@@ -173,6 +188,47 @@ uint64_t pages_touched_in_vram(const int *gpu, const void *addr, size_t size)
 	size = (before + size + PAGE - 1) / PAGE * PAGE;
 	return pages_in_vram(gpu[0], first, size) +
 	       pages_in_vram(gpu[1], first, size);
+}
+
+int gpus_open(int gpu[2], uint64_t room[2])
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		gpu[i] = gpu_open(i);
+		if (gpu[i] < 0)
+			return gpu[i];
+		room[i] = vram_free(gpu[i]);
+	}
+	return 0;
+}
+
+uint64_t gpus_close(const int gpu[2], const uint64_t room[2])
+{
+	uint64_t leaked = 0;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		leaked += vram_leaked(gpu[i], room[i]);
+		close(gpu[i]);
+	}
+	return leaked;
+}
+
+int vram_fill(int gpu, struct buffer *all, int advice)
+{
+	struct drm_vsvm_info info;
+	uint64_t pages;
+	int err;
+
+	err = gpu_info(gpu, &info);
+	if (!err)
+		err = buffer_map(all, info.vram_size, advice);
+	if (!err && madvise(all->mem, all->size, MADV_POPULATE_WRITE))
+		err = -errno;
+	if (!err)
+		err = gpu_to_vram(gpu, all->mem, all->size, &pages);
+	return err || pages == all->size / PAGE ? err : -ENOSPC;
 }
 
 uint64_t pages_in_reach(int gpu, const void *addr, size_t size)
@@ -266,6 +322,65 @@ int pages_out(uint8_t *mem, size_t size)
 	return at < size ? -EBUSY : 0;
 }
 
+int held_map(struct held *held, size_t size)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int err = 0;
+
+	memset(held, 0, sizeof(*held));
+	held->mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (held->mem == MAP_FAILED) {
+		held->mem = NULL;
+		return -ENOMEM;
+	}
+	held->size = size;
+
+	range.range.start = (uintptr_t)held->mem;
+	range.range.len = size;
+	held->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (held->uffd < 0 || madvise(held->mem, size, MADV_NOHUGEPAGE) ||
+	    ioctl(held->uffd, UFFDIO_API, &api) ||
+	    ioctl(held->uffd, UFFDIO_REGISTER, &range)) {
+		err = -errno;
+		held_unmap(held);
+	}
+	return err;
+}
+
+int held_wait(struct held *held, void **addr)
+{
+	struct pollfd pfd = { .fd = held->uffd, .events = POLLIN };
+	struct uffd_msg msg;
+
+	if (poll(&pfd, 1, 30000 * slowness()) != 1)
+		return -ETIMEDOUT;
+	if (read(held->uffd, &msg, sizeof(msg)) != sizeof(msg) ||
+	    msg.event != UFFD_EVENT_PAGEFAULT)
+		return -EIO;
+	if (addr)
+		*addr = (void *)(uintptr_t)msg.arg.pagefault.address;
+	return 0;
+}
+
+int held_release(struct held *held)
+{
+	int err = held->uffd < 0 || !close(held->uffd) ? 0 : -errno;
+
+	held->uffd = -1;
+	return err;
+}
+
+void held_unmap(struct held *held)
+{
+	if (!held->mem)
+		return;
+	held_release(held);
+	munmap(held->mem, held->size);
+	held->mem = NULL;
+}
+
 uint64_t number_read(const char *path)
 {
 	unsigned long long value = ~0ULL;
@@ -278,6 +393,29 @@ uint64_t number_read(const char *path)
 	fclose(file);
 
 	return value;
+}
+
+uint64_t field_read(const char *path, const char *name)
+{
+	unsigned long long value, found = ~0ULL;
+	FILE *file = fopen(path, "r");
+	char line[256], field[64];
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, " %63[^: \t] : %llu", field, &value) == 2 &&
+		    !strcmp(field, name)) {
+			found = value;
+			break;
+		}
+	}
+	if (file)
+		fclose(file);
+	return found;
+}
+
+uint64_t percpu_allocations(void)
+{
+	return field_read("/sys/kernel/debug/percpu_stats", "nr_cur_alloc");
 }
 
 uint64_t stat_read(const char *name)
@@ -310,6 +448,14 @@ int aliases_enable(bool enable)
 	return file_write(STATS "enabled", enable ? "always" : "never");
 }
 
+bool dma_bounces(void)
+{
+	const char *topology = getenv("TOPOLOGY");
+
+	return !(topology && !strcmp(topology, "iommu")) &&
+	       !system("grep -qw swiotlb=force /proc/cmdline");
+}
+
 const char *alias_route(void)
 {
 	static const char * const routes[][2] = {
@@ -320,6 +466,10 @@ const char *alias_route(void)
 	const char *topology = getenv("TOPOLOGY");
 	size_t i;
 
+	/* Through the host bridge go addresses that the kernel gives */
+	if (topology && !strcmp(topology, "host-bridge") && dma_bounces())
+		return NULL;
+
 	for (i = 0; topology && i < ARRAY_LEN(routes); i++)
 		if (!strcmp(topology, routes[i][0]))
 			return routes[i][1];
@@ -329,6 +479,12 @@ const char *alias_route(void)
 bool reachable(void)
 {
 	return alias_route();
+}
+
+const char *reason_outside(const char *params)
+{
+	return strstr(params, "use_callback=1") ? "fallback_callback" :
+						  "fallback_outside_window";
 }
 
 int file_write(const char *path, const char *text)
@@ -443,7 +599,7 @@ void link_down(struct link *link)
 }
 
 /* The library knows only the way from INIT up. */
-static int qp_restart(struct ibv_qp *qp)
+int qp_restart(struct ibv_qp *qp)
 {
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RESET,
@@ -465,14 +621,13 @@ static int qp_restart(struct ibv_qp *qp)
 }
 
 /* The completion that tells of an error may come before the QP's state changes. */
-static void qp_wait_for_error(struct ibv_qp *qp)
+void qp_wait_for_error(struct ibv_qp *qp, int ms)
 {
 	struct ibv_qp_init_attr init;
 	struct ibv_qp_attr attr;
-	int tries = 1000;
 
 	while (!ibv_query_qp(qp, &attr, IBV_QP_STATE, &init) &&
-	       attr.qp_state != IBV_QPS_ERR && tries--)
+	       attr.qp_state != IBV_QPS_ERR && ms--)
 		usleep(1000);
 }
 
@@ -480,12 +635,66 @@ int link_revive(struct link *link)
 {
 	int err;
 
-	qp_wait_for_error(link->near.qp);
-	qp_wait_for_error(link->far.qp);
+	qp_wait_for_error(link->near.qp, 1000);
+	qp_wait_for_error(link->far.qp, 1000);
 	err = qp_restart(link->near.qp);
 	if (!err)
 		err = qp_restart(link->far.qp);
 	return err ? err : link_connect(link);
+}
+
+int waiting_init(struct waiting *waiting, enum ibv_wr_opcode opcode, uint64_t id)
+{
+	struct ibv_sge sge = { .addr = (uintptr_t)&waiting->data, .length = 8 };
+	struct ibv_send_wr *bad, wr = {
+		.wr_id = id, .opcode = opcode, .sg_list = &sge, .num_sge = 1,
+	};
+	int err;
+
+	memset(waiting, 0, sizeof(*waiting));
+	waiting->id = id;
+	err = link_up(&waiting->link);
+	if (!err)
+		err = held_map(&waiting->held, PAGE);
+	if (err)
+		return err;
+
+	waiting->mr = rdma_reg_odp(&waiting->link.far, waiting->held.mem, PAGE);
+	waiting->ram_mr = rdma_reg_odp(&waiting->link.near, &waiting->data, 8);
+	if (!waiting->mr || !waiting->ram_mr)
+		return -EINVAL;
+
+	sge.lkey = waiting->ram_mr->lkey;
+	if (opcode == IBV_WR_RDMA_READ) {
+		wr.wr.rdma.remote_addr = (uintptr_t)waiting->held.mem;
+		wr.wr.rdma.rkey = waiting->mr->rkey;
+	} else {
+		wr.wr.atomic.remote_addr = (uintptr_t)waiting->held.mem;
+		wr.wr.atomic.rkey = waiting->mr->rkey;
+	}
+	err = -ibv_post_send(waiting->link.near.qp, &wr, &bad);
+	return err ? err : held_wait(&waiting->held, NULL);
+}
+
+int waiting_end(struct waiting *waiting)
+{
+	int tries = 2000 * slowness();
+	struct ibv_wc wc = {};
+
+	if (held_release(&waiting->held))
+		return -1;
+	while (ibv_poll_cq(waiting->link.near.cq, 1, &wc) != 1)
+		if (!tries-- || usleep(10000))
+			return -1;
+	return wc.wr_id == waiting->id ? (int)wc.status : -1;
+}
+
+void waiting_fini(struct waiting *waiting)
+{
+	ibv_dereg_mr(waiting->mr);
+	ibv_dereg_mr(waiting->ram_mr);
+	held_unmap(&waiting->held);
+	link_down(&waiting->link);
 }
 
 int bench_init(struct bench *bench, size_t size, int advice)
@@ -613,13 +822,14 @@ int bench_add(struct bench *bench, size_t offset, uint64_t add)
 
 int bench_prefetch(struct bench *bench, size_t offset, size_t size, int write)
 {
-	int tries = 20, err;
+	double start;
+	int err;
 
-	/* A second is all that the kernel has for it, however slow it is. */
 	do {
+		start = now();
 		err = rdma_prefetch(&bench->link.far, bench->mr,
 				    bench->buf.mem + offset, size, write);
-	} while (err == -EBUSY && --tries);
+	} while (is_out_of_patience(err, start));
 
 	return err;
 }
@@ -639,12 +849,12 @@ ssize_t bench_differs(struct bench *bench)
 static void *worker_main(void *arg)
 {
 	struct worker *worker = arg;
-	int busy = 0;
+	double start;
 
-	/* A kernel that checks itself may take longer than it has patience */
 	while (!worker->stop && !worker->err) {
+		start = now();
 		worker->err = worker->round(worker);
-		if (worker->err == -EBUSY && busy++ < 20)
+		if (is_out_of_patience(worker->err, start))
 			worker->err = 0;
 		else
 			worker->rounds++;

@@ -29,6 +29,12 @@
 /* How much longer things take on a kernel that checks itself. */
 int slowness(void);
 
+/*
+ * A fault has a second to succeed, or else ends with -EBUSY. A slow machine needs
+ * more: so may try again what has taken that long, and only that. Says so.
+ */
+bool is_out_of_patience(int err, double start);
+
 /* All tests have that much more time. */
 #define test_harness_run(argc, argv)	(scale_timeouts(), test_harness_run(argc, argv))
 #define scale_timeouts() ({						\
@@ -91,6 +97,13 @@ uint64_t vram_free(int gpu);
 /* Wait for so much to be free, for some seconds. Returns what is missing. */
 uint64_t vram_leaked(int gpu, uint64_t expected);
 
+/* GPUs 0 and 1, and what is free of their VRAM. Returns how much of it is missing. */
+int gpus_open(int gpu[2], uint64_t room[2]);
+uint64_t gpus_close(const int gpu[2], const uint64_t room[2]);
+
+/* Take all of VRAM for a buffer; -ENOSPC if not all was free. */
+int vram_fill(int gpu, struct buffer *all, int advice);
+
 /* What /proc/self/pagemap knows of a page: in RAM, or in swap or a device. */
 bool page_is_present(const void *addr);
 bool page_is_elsewhere(const void *addr);
@@ -98,12 +111,35 @@ bool page_is_elsewhere(const void *addr);
 /* To swap space, or at least on the way. -EBUSY: something keeps them. */
 int pages_out(uint8_t *mem, size_t size);
 
-/* What is in a file of the kernel; ~0 on errors. */
+/*
+ * Memory whose pages do not come, as those of a file system whose daemon takes its
+ * time: who touches them sleeps until held_release(), and then has zeroes there.
+ */
+struct held {
+	int uffd;
+	uint8_t *mem;
+	size_t size;
+};
+
+int held_map(struct held *held, size_t size);
+/* Somebody is asleep over a page, and where; -ETIMEDOUT. For each page once. */
+int held_wait(struct held *held, void **addr);
+int held_release(struct held *held);
+void held_unmap(struct held *held);
+
+/* What is in a file of the kernel, or behind "@name:" in it; ~0 on errors. */
 uint64_t number_read(const char *path);
+uint64_t field_read(const char *path, const char *name);
+
+/* How many pieces of memory for each CPU the kernel has; ~0 on errors. */
+uint64_t percpu_allocations(void);
 
 /* A counter of /sys/kernel/mm/hmm_p2pdma/stats; ~0 on errors. */
 uint64_t stat_read(const char *name);
 int aliases_enable(bool enable);
+
+/* Does all that is mapped for DMA go through bounce buffers, as with swiotlb=force? */
+bool dma_bounces(void);
 
 /*
  * The counter of the route by which a device finds the VRAM of a GPU, which is
@@ -111,6 +147,25 @@ int aliases_enable(bool enable);
  */
 const char *alias_route(void);
 bool reachable(void);
+
+/* Pages of both sizes whose aliases are in a window, or are found by a callback. */
+#define VARIANTS_OF_ALIASES(_fixture, _params, ...)			\
+	VARIANT_OF_ALIASES(_fixture, pages, MADV_NOHUGEPAGE, _params, ##__VA_ARGS__); \
+	VARIANT_OF_ALIASES(_fixture, huge, MADV_HUGEPAGE, _params, ##__VA_ARGS__); \
+	VARIANT_OF_ALIASES(_fixture, callback_pages, MADV_NOHUGEPAGE,	\
+			   _params " use_callback=1", ##__VA_ARGS__);	\
+	VARIANT_OF_ALIASES(_fixture, callback_huge, MADV_HUGEPAGE,	\
+			   _params " use_callback=1", ##__VA_ARGS__)
+
+#define VARIANT_OF_ALIASES(_fixture, _name, _advice, _params, ...)	\
+	FIXTURE_VARIANT_ADD(_fixture, _name) {				\
+		.advice = _advice,					\
+		.params = _params,					\
+		__VA_ARGS__						\
+	}
+
+/* The counter of those that have none, with such parameters of vsvm's. */
+const char *reason_outside(const char *params);
 
 /*
  * All that is counted of two GPUs' pages, to see what a request does to them. Of
@@ -133,7 +188,8 @@ struct tally tally_read(const int *gpu);
 									\
 	for (_i = 0; _i < COUNTERS_NR; _i++) {				\
 		uint64_t _moved = (_after).count[_i] - (_before).count[_i]; \
-		uint64_t _want = (_stay) || !_moved ? (_reached) : _moved; \
+		uint64_t _want = (_stay) || !_moved || _moved > (_reached) ? \
+				 (_reached) : _moved;			\
 									\
 		if (strcmp(counters[_i], _counter) || !(_reached))	\
 			_want = 0;					\
@@ -169,6 +225,25 @@ int link_up(struct link *link);
 void link_down(struct link *link);
 /* After a request that failed. MRs stay. */
 int link_revive(struct link *link);
+/* Its parts: a QP has failed, or is about to; and it is ready to be connected. */
+void qp_wait_for_error(struct ibv_qp *qp, int ms);
+int qp_restart(struct ibv_qp *qp);
+
+/* A request for eight bytes of a peer's page that does not come. */
+struct waiting {
+	struct link link;
+	struct held held;
+	struct ibv_mr *mr;
+	struct ibv_mr *ram_mr;
+	uint64_t data;
+	uint64_t id;
+};
+
+/* @opcode: of a read, or of an atomic. */
+int waiting_init(struct waiting *waiting, enum ibv_wr_opcode opcode, uint64_t id);
+/* The page comes. Returns the request's status; -1 if it is another's, or does not end. */
+int waiting_end(struct waiting *waiting);
+void waiting_fini(struct waiting *waiting);
 
 /*
  * What most tests need: memory of a process that can go to GPU 0, with an MR of

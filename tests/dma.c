@@ -6,12 +6,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
-
-#include <linux/hmm_edu.h>
 
 #include "kselftest_harness.h"
 
@@ -35,38 +35,14 @@ FIXTURE_VARIANT(dma) {
 	const char *params;
 };
 
-FIXTURE_VARIANT_ADD(dma, pages) {
-	.advice = MADV_NOHUGEPAGE,
-	.params = "",
-};
-
-FIXTURE_VARIANT_ADD(dma, huge) {
-	.advice = MADV_HUGEPAGE,
-	.params = "",
-};
-
-FIXTURE_VARIANT_ADD(dma, callback_pages) {
-	.advice = MADV_NOHUGEPAGE,
-	.params = "use_callback=1",
-};
-
-FIXTURE_VARIANT_ADD(dma, callback_huge) {
-	.advice = MADV_HUGEPAGE,
-	.params = "use_callback=1",
-};
+VARIANTS_OF_ALIASES(dma, "");
 
 FIXTURE_SETUP(dma)
 {
-	int i;
-
 	ASSERT_EQ(0, vsvm_load(variant->params));
 	self->edu = edu_open();
 	ASSERT_LE(0, self->edu);
-	for (i = 0; i < 2; i++) {
-		self->gpu[i] = gpu_open(i);
-		ASSERT_LE(0, self->gpu[i]);
-		self->vram_free[i] = vram_free(self->gpu[i]);
-	}
+	ASSERT_EQ(0, gpus_open(self->gpu, self->vram_free));
 	ASSERT_EQ(0, buffer_map(&self->a, SIZE, variant->advice));
 	ASSERT_EQ(0, buffer_map(&self->b, SIZE, variant->advice));
 	buffer_write(&self->a, 0, SIZE);
@@ -75,16 +51,11 @@ FIXTURE_SETUP(dma)
 
 FIXTURE_TEARDOWN(dma)
 {
-	int i;
-
 	EXPECT_EQ(-1, buffer_differs(&self->a));
 	EXPECT_EQ(-1, buffer_differs(&self->b));
 	buffer_unmap(&self->a);
 	buffer_unmap(&self->b);
-	for (i = 0; i < 2; i++) {
-		EXPECT_EQ(0, vram_leaked(self->gpu[i], self->vram_free[i]));
-		close(self->gpu[i]);
-	}
+	EXPECT_EQ(0, gpus_close(self->gpu, self->vram_free));
 	close(self->edu);
 }
 
@@ -211,22 +182,18 @@ TEST_F(dma, memory_moves_meanwhile)
 	EXPECT_LT(1, worker.rounds);
 }
 
-/*
- * There is no bounce buffering: the device would read and write the wrong one. An
- * IOMMU has addresses for it.
- */
-TEST_F(dma, device_that_cannot_address_memory_is_refused)
+/* What it cannot address is bounced; an IOMMU has addresses for it. */
+TEST_F(dma, device_that_cannot_address_memory_reaches_it)
 {
-	const char *topology = getenv("TOPOLOGY");
-	int want = topology && !strcmp(topology, "iommu") ? 0 : -EOPNOTSUPP;
-
 	close(self->edu);
 	ASSERT_EQ(0, system("modprobe -r hmm_edu && modprobe hmm_edu dma_bits=32"));
 	self->edu = edu_open();
 	ASSERT_LE(0, self->edu);
-	EXPECT_EQ(want, edu_copy(self->edu, self->a.mem, self->b.mem, 8));
-	if (!want)
-		memcpy(self->a.shadow, self->b.shadow, 8);
+	ASSERT_EQ(0, buffer_to_vram(&self->a, self->gpu[0], 0, SIZE));
+	EXPECT_EQ(0, edu_copy(self->edu, self->a.mem + 3, self->b.mem + PAGE - 5, 10));
+	memcpy(self->a.shadow + 3, self->b.shadow + PAGE - 5, 10);
+	EXPECT_EQ(0, edu_copy(self->edu, self->b.mem + HUGE_PAGE, self->a.mem + PAGE, PAGE));
+	memcpy(self->b.shadow + HUGE_PAGE, self->a.shadow + PAGE, PAGE);
 	close(self->edu);
 	ASSERT_EQ(0, system("modprobe -r hmm_edu && modprobe hmm_edu dma_bits=64"));
 	self->edu = edu_open();
@@ -256,6 +223,129 @@ TEST_F(dma, device_that_cannot_address_the_window_reads_ram)
 	self->edu = edu_open();
 }
 
+/* Should all ports that can send peers' traffic up, to the host bridge? */
+static int ports_redirect(bool on)
+{
+	char script[512];
+
+	snprintf(script, sizeof(script),
+		 "for p in $(lspci -D -d ::0604 | cut -d' ' -f1); do"
+		 " setpci -s $p ECAP_ACS+6.w >/dev/null 2>&1 || continue;"
+		 " setpci -s $p ECAP_ACS+6.w=%s || exit; done", on ? "000c:000c" : "0000:000c");
+	return system(script) ? -EIO : 0;
+}
+
+/* What topo says, and what happens: "bus", "host_bridge", "iommu" or "none". */
+static void reads_by(struct __test_metadata *_metadata, FIXTURE_DATA(dma) *self,
+		    const char *route)
+{
+	static const struct {
+		const char *route;
+		const char *counter;
+	} ways[] = {
+		{ "bus", "alias_bus" },
+		{ "host_bridge", "alias_host_bridge" },
+		{ "iommu", "alias_host_bridge" },
+		{ "none", "fallback_unreachable" },
+	};
+	struct tally before, after;
+	char script[128];
+	size_t i = 0;
+
+	snprintf(script, sizeof(script), "hmmp2p topo | grep -qE '^[0-9a-f:.]+ +hmm_edu .* %s +%s *$'",
+		 route, route);
+	EXPECT_EQ(0, system(script))
+		TH_LOG("%s", route);
+
+	while (i < ARRAY_LEN(ways) - 1 && strcmp(ways[i].route, route))
+		i++;
+	ASSERT_EQ(0, buffer_to_vram(&self->a, self->gpu[0], 0, SIZE));
+	before = tally_read(self->gpu);
+	ASSERT_EQ(0, edu_copy(self->edu, self->b.mem, self->a.mem, PAGE));
+	memcpy(self->b.shadow, self->a.shadow, PAGE);
+	after = tally_read(self->gpu);
+	EXPECT_TALLY(before, after, 1, strcmp(route, "none"), ways[i].counter);
+}
+
+/* An administrator changes them while all is in use. */
+TEST_F(dma, follows_ports_that_begin_to_redirect)
+{
+	const char *topology = getenv("TOPOLOGY") ?: "switch";
+	/* Only below acs's switch is there another way for it */
+	bool acs = !strcmp(topology, "acs");
+	const char *usual = !reachable() ? "none" :
+			    !strcmp(topology, "iommu") ? "iommu" :
+			    !strcmp(topology, "host-bridge") ? "host_bridge" : "bus";
+
+	reads_by(_metadata, self, usual);
+	ASSERT_EQ(0, ports_redirect(false));
+	reads_by(_metadata, self, acs ? "bus" : usual);
+	ASSERT_EQ(0, ports_redirect(true));
+	reads_by(_metadata, self, usual);
+	/* As the kernel had it: it wants groups of an IOMMU to be small */
+	ASSERT_EQ(0, ports_redirect(acs || !strcmp(topology, "iommu")));
+}
+
+#define EVENTS	"/sys/kernel/tracing/events/"
+#define TRACE	"/sys/kernel/tracing/trace"
+
+/* How many times an event of a device has been traced that says this; ~0 on errors. */
+static unsigned long traced(const char *event, const char *pci, const char *says)
+{
+	unsigned long count = 0;
+	FILE *trace = fopen(TRACE, "r");
+	char line[512];
+
+	if (!trace)
+		return ~0UL;
+	while (fgets(line, sizeof(line), trace))
+		count += strstr(line, event) && strstr(line, pci) && strstr(line, says);
+	fclose(trace);
+	return count;
+}
+
+/* A GPU maps another's memory as far as the route needs it, and unmaps it all. */
+TEST_F(dma, gpu_unmaps_what_it_has_mapped)
+{
+	unsigned long mapped, unmapped;
+	char pci[32];
+
+	ASSERT_EQ(0, gpu_pci_address(self->gpu[1], pci, sizeof(pci)));
+	ASSERT_EQ(0, buffer_to_vram(&self->a, self->gpu[0], 0, SIZE));
+	ASSERT_EQ(0, file_write(TRACE, ""));
+	ASSERT_EQ(0, file_write(EVENTS "dma/dma_map_phys/enable", "1"));
+	ASSERT_EQ(0, file_write(EVENTS "dma/dma_unmap_phys/enable", "1"));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->a, self->gpu[1]));
+	EXPECT_EQ(0, gpu_to_ram(self->gpu[0], self->a.mem, SIZE));
+	EXPECT_EQ(0, file_write(EVENTS "dma/enable", "0"));
+	mapped = traced("dma_map_phys:", pci, "MMIO");
+	unmapped = traced("dma_unmap_phys:", pci, "MMIO");
+	EXPECT_EQ(0, file_write(TRACE, ""));
+
+	EXPECT_EQ(mapped, unmapped);
+	if (alias_route() && !strcmp(alias_route(), "alias_host_bridge")) {
+		EXPECT_LT(0, mapped);
+	} else {
+		EXPECT_EQ(0, mapped);
+	}
+}
+
+/* A copy out of a GPU's memory: what is not at a bus address bounces, if all has to. */
+TEST_F(dma, bounces_if_it_has_to)
+{
+	char pci[PCI_ADDR_LEN];
+
+	ASSERT_EQ(0, pci_find(0x1234, 0x11e8, pci));
+	ASSERT_EQ(0, buffer_to_vram(&self->a, self->gpu[0], 0, SIZE));
+	ASSERT_EQ(0, file_write(TRACE, ""));
+	ASSERT_EQ(0, file_write(EVENTS "swiotlb/enable", "1"));
+	COPY(&self->b, 0, &self->a, 0, PAGE);
+	EXPECT_EQ(0, file_write(EVENTS "swiotlb/enable", "0"));
+	EXPECT_EQ(!dma_bounces() ? 0 : reachable() ? 1 : 2,
+		  traced("swiotlb_bounced:", pci, "FORCE"));
+	EXPECT_EQ(0, file_write(TRACE, ""));
+}
+
 TEST_F(dma, nonsense_is_refused)
 {
 	uint8_t *mem = self->a.mem;
@@ -275,11 +365,322 @@ TEST_F(dma, nonsense_is_refused)
 	ASSERT_EQ(0, mprotect(mem, PAGE, PROT_READ | PROT_WRITE));
 }
 
+/* What a process may not do itself, nobody does for it. */
+
+FIXTURE(access) {
+	int edu;
+	int gpu;
+	struct buffer buf;
+	struct buffer ram;
+};
+
+FIXTURE_VARIANT(access) {
+	bool in_vram;
+};
+
+FIXTURE_VARIANT_ADD(access, ram) {
+	.in_vram = false,
+};
+
+FIXTURE_VARIANT_ADD(access, vram) {
+	.in_vram = true,
+};
+
+FIXTURE_SETUP(access)
+{
+	ASSERT_EQ(0, vsvm_load(""));
+	self->edu = edu_open();
+	ASSERT_LE(0, self->edu);
+	self->gpu = gpu_open(0);
+	ASSERT_LE(0, self->gpu);
+	ASSERT_EQ(0, buffer_map(&self->buf, 4 * PAGE, MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, buffer_map(&self->ram, PAGE, MADV_NOHUGEPAGE));
+	buffer_write(&self->buf, 0, self->buf.size);
+	buffer_write(&self->ram, 0, self->ram.size);
+	if (variant->in_vram)
+		ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, self->buf.size));
+}
+
+FIXTURE_TEARDOWN(access)
+{
+	EXPECT_EQ(-1, buffer_differs(&self->buf));
+	EXPECT_EQ(-1, buffer_differs(&self->ram));
+	buffer_unmap(&self->ram);
+	buffer_unmap(&self->buf);
+	close(self->gpu);
+	close(self->edu);
+}
+
+/* Most of the page is what it was. */
+static int copy_in(FIXTURE_DATA(access) *self, size_t to)
+{
+	int err = edu_copy(self->edu, self->buf.mem + to, self->ram.mem, 100);
+
+	if (!err)
+		memcpy(self->buf.shadow + to, self->ram.shadow, 100);
+	return err;
+}
+
+static int copy_out(FIXTURE_DATA(access) *self, size_t from)
+{
+	int err = edu_copy(self->edu, self->ram.mem, self->buf.mem + from, 100);
+
+	if (!err)
+		memcpy(self->ram.shadow, self->buf.shadow + from, 100);
+	return err;
+}
+
+TEST_F(access, protection_keys_bind_the_device)
+{
+	int deny = pkey_alloc(0, PKEY_DISABLE_ACCESS);
+	int read = pkey_alloc(0, PKEY_DISABLE_WRITE);
+
+	ASSERT_LE(0, deny);
+	ASSERT_LE(0, read);
+	ASSERT_EQ(0, pkey_mprotect(self->buf.mem, PAGE, PROT_READ | PROT_WRITE, deny));
+	ASSERT_EQ(0, pkey_mprotect(self->buf.mem + PAGE, PAGE,
+				   PROT_READ | PROT_WRITE, read));
+	EXPECT_EQ(-EFAULT, copy_out(self, 0));
+	EXPECT_EQ(-EFAULT, copy_in(self, 0));
+	EXPECT_EQ(0, copy_out(self, PAGE));
+	EXPECT_EQ(-EFAULT, copy_in(self, PAGE));
+
+	ASSERT_EQ(0, pkey_set(deny, 0));
+	ASSERT_EQ(0, pkey_set(read, 0));
+	EXPECT_EQ(0, copy_out(self, 0));
+	EXPECT_EQ(0, copy_in(self, 0));
+	EXPECT_EQ(0, copy_in(self, PAGE));
+	ASSERT_EQ(0, pkey_mprotect(self->buf.mem, 2 * PAGE,
+				   PROT_READ | PROT_WRITE, 0));
+	EXPECT_EQ(0, pkey_free(deny));
+	EXPECT_EQ(0, pkey_free(read));
+}
+
+/* In one copy that reads a page it may only read, and writes to it. */
+TEST_F(access, page_that_was_read_is_not_written_to)
+{
+	uint8_t *buf = self->buf.mem;
+
+	ASSERT_EQ(0, mprotect(buf, 2 * PAGE, PROT_READ));
+	EXPECT_EQ(0, copy_out(self, 0));
+	EXPECT_EQ(-EPERM, edu_copy(self->edu, buf + PAGE / 2, buf, 100));
+	EXPECT_EQ(-EPERM, edu_copy(self->edu, buf + PAGE, buf, PAGE));
+	EXPECT_EQ(-EPERM, copy_in(self, PAGE));
+	ASSERT_EQ(0, mprotect(buf, 2 * PAGE, PROT_READ | PROT_WRITE));
+}
+
+static int child_looks(void *arg)
+{
+	FIXTURE_DATA(access) *self = arg;
+
+	return buffer_differs(&self->buf) != -1;
+}
+
+TEST_F(access, page_that_a_child_shares_is_not_written_to)
+{
+	uint8_t *buf = self->buf.mem;
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, child_looks, self));
+	EXPECT_EQ(0, copy_out(self, 0));
+	EXPECT_EQ(0, edu_copy(self->edu, buf + PAGE / 2, buf, 100));
+	memcpy(self->buf.shadow + PAGE / 2, self->buf.shadow, 100);
+	EXPECT_EQ(0, copy_in(self, PAGE));
+	EXPECT_EQ(0, child_do(&child));
+	EXPECT_EQ(0, child_end(&child));
+}
+
+/* What only system memory has. */
+
+TEST(page_of_all_zeroes_and_page_of_a_file_are_not_written_to)
+{
+	static const uint8_t zeroes[2 * PAGE];
+	uint8_t *mem, data[100], seen[8];
+	int edu = edu_open(), file;
+
+	ASSERT_LE(0, edu);
+	memset(data, 0x5a, sizeof(data));
+	mem = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	EXPECT_EQ(0, edu_copy(edu, seen, mem, 8));
+	EXPECT_EQ(-1, differs(seen, zeroes, 8));
+	EXPECT_EQ(0, edu_copy(edu, mem + 100, mem, 8));
+	EXPECT_EQ(0, edu_copy(edu, mem + PAGE - 50, data, 100));
+	EXPECT_EQ(-1, differs(mem, zeroes, PAGE - 50));
+	EXPECT_EQ(-1, differs(mem + PAGE - 50, data, 100));
+	munmap(mem, 2 * PAGE);
+	mem = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	EXPECT_EQ(-1, differs(mem, zeroes, PAGE));
+	munmap(mem, PAGE);
+
+	file = memfd_create("test", 0);
+	ASSERT_EQ(PAGE, write(file, zeroes, PAGE));
+	mem = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+	EXPECT_EQ(0, edu_copy(edu, mem + 100, mem, 8));
+	EXPECT_EQ(0, edu_copy(edu, mem, data, 100));
+	EXPECT_EQ(-1, differs(mem, data, 100));
+	munmap(mem, PAGE);
+	mem = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, file, 0);
+	EXPECT_EQ(0, edu_copy(edu, seen, mem, 8));
+	EXPECT_EQ(-EPERM, edu_copy(edu, mem, data, 100));
+	EXPECT_EQ(-1, differs(mem, zeroes, PAGE));
+	munmap(mem, PAGE);
+	close(file);
+	close(edu);
+}
+
+TEST(secret_memory_is_not_the_devices)
+{
+	int edu = edu_open(), secret = syscall(SYS_memfd_secret, 0);
+	uint8_t *mem, data[8] = "nothing";
+
+	ASSERT_LE(0, edu);
+	ASSERT_LE(0, secret);
+	ASSERT_EQ(0, ftruncate(secret, PAGE));
+	mem = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, secret, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	memcpy(mem, "secret", 7);
+	EXPECT_EQ(-EFAULT, edu_copy(edu, data, mem, 8));
+	EXPECT_EQ(-EFAULT, edu_copy(edu, mem, data, 8));
+	EXPECT_EQ(0, strcmp((char *)data, "nothing"));
+	EXPECT_EQ(0, strcmp((char *)mem, "secret"));
+	munmap(mem, PAGE);
+	close(secret);
+	close(edu);
+}
+
+/* Whoever waits for a page waits alone. */
+
+FIXTURE(wait) {
+	int edu;
+	char pci[PCI_ADDR_LEN];
+	struct held held;
+	struct buffer buf;
+	pthread_t thread;
+	bool started;
+	volatile int err;
+};
+
+FIXTURE_VARIANT(wait) {
+	bool reads;
+};
+
+FIXTURE_VARIANT_ADD(wait, reads) {
+	.reads = true,
+};
+
+FIXTURE_VARIANT_ADD(wait, writes) {
+	.reads = false,
+};
+
+struct wait_job {
+	FIXTURE_DATA(wait) *self;
+	bool reads;
+};
+
+static void *wait_main(void *arg)
+{
+	struct wait_job *job = arg;
+	FIXTURE_DATA(wait) *self = job->self;
+	uint8_t *to = job->reads ? self->buf.mem : self->held.mem;
+	uint8_t *from = job->reads ? self->held.mem : self->buf.mem;
+
+	self->err = edu_copy(self->edu, to, from, PAGE);
+	return NULL;
+}
+
+FIXTURE_SETUP(wait)
+{
+	static struct wait_job job;
+
+	ASSERT_EQ(0, pci_find(0x1234, 0x11e8, self->pci));
+	self->edu = edu_open();
+	ASSERT_LE(0, self->edu);
+	ASSERT_EQ(0, buffer_map(&self->buf, 3 * PAGE, MADV_NOHUGEPAGE));
+	buffer_write(&self->buf, 0, self->buf.size);
+	ASSERT_EQ(0, held_map(&self->held, PAGE));
+	job.self = self;
+	job.reads = variant->reads;
+	ASSERT_EQ(0, pthread_create(&self->thread, NULL, wait_main, &job));
+	self->started = true;
+	ASSERT_EQ(0, held_wait(&self->held, NULL));
+}
+
+static int wait_end(FIXTURE_DATA(wait) *self)
+{
+	held_release(&self->held);
+	if (self->started)
+		pthread_join(self->thread, NULL);
+	self->started = false;
+	return self->err;
+}
+
+FIXTURE_TEARDOWN(wait)
+{
+	wait_end(self);
+	EXPECT_EQ(-1, buffer_differs(&self->buf));
+	held_unmap(&self->held);
+	buffer_unmap(&self->buf);
+	close(self->edu);
+}
+
+TEST_F(wait, for_a_page_keeps_nobody_from_copying)
+{
+	static const uint8_t zeroes[PAGE];
+
+	EXPECT_EQ(0, edu_copy(self->edu, self->buf.mem + PAGE,
+			      self->buf.mem + 2 * PAGE, 100));
+	memcpy(self->buf.shadow + PAGE, self->buf.shadow + 2 * PAGE, 100);
+	EXPECT_EQ(0, wait_end(self));
+	if (variant->reads)
+		memset(self->buf.shadow, 0, PAGE);
+	EXPECT_EQ(-1, differs(self->held.mem, variant->reads ? zeroes :
+			      self->buf.shadow, PAGE));
+}
+
+TEST_F(wait, for_a_page_does_not_keep_the_device)
+{
+	pid_t pid;
+
+	ASSERT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/hmm_edu/unbind",
+				   self->pci));
+	EXPECT_EQ(0, command_wait(pid, PROMPT));
+	EXPECT_EQ(-ENODEV, edu_copy(self->edu, self->buf.mem,
+				    self->buf.mem + PAGE, 100));
+	EXPECT_EQ(-ENODEV, wait_end(self));
+	EXPECT_EQ(0, file_write("/sys/bus/pci/drivers/hmm_edu/bind", self->pci));
+}
+
+/* Copies go on for a minute where they are not stopped. */
+TEST(copy_lets_the_machine_be_suspended)
+{
+	int edu = edu_open(), status;
+	struct buffer buf;
+	pid_t pid;
+
+	ASSERT_LE(0, edu);
+	ASSERT_EQ(0, buffer_map(&buf, MIB(1), MADV_NOHUGEPAGE));
+	pid = fork();
+	if (!pid)
+		_exit(edu_copy(edu, buf.mem, buf.mem, MIB(1)) ? 1 : 0);
+	ASSERT_LT(0, pid);
+	usleep(300000);
+	EXPECT_EQ(0, machine_freeze());
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	EXPECT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	buffer_unmap(&buf);
+	close(edu);
+}
+
 /* A window that ends in the middle of a huge page. All of VRAM is in use. */
 
 FIXTURE(dma_window) {
 	int edu;
 	int gpu[2];
+	uint64_t vram_free[2];
 	struct buffer all;
 	struct buffer ram;
 };
@@ -287,66 +688,32 @@ FIXTURE(dma_window) {
 FIXTURE_VARIANT(dma_window) {
 	int advice;
 	const char *params;
-	const char *reason;
 };
 
-FIXTURE_VARIANT_ADD(dma_window, pages) {
-	.advice = MADV_NOHUGEPAGE,
-	.params = "window_mb=129",
-	.reason = "fallback_outside_window",
-};
-
-FIXTURE_VARIANT_ADD(dma_window, huge) {
-	.advice = MADV_HUGEPAGE,
-	.params = "window_mb=129",
-	.reason = "fallback_outside_window",
-};
-
-FIXTURE_VARIANT_ADD(dma_window, callback_pages) {
-	.advice = MADV_NOHUGEPAGE,
-	.params = "window_mb=129 use_callback=1",
-	.reason = "fallback_callback",
-};
-
-FIXTURE_VARIANT_ADD(dma_window, callback_huge) {
-	.advice = MADV_HUGEPAGE,
-	.params = "window_mb=129 use_callback=1",
-	.reason = "fallback_callback",
-};
+VARIANTS_OF_ALIASES(dma_window, "window_mb=129");
 
 FIXTURE_SETUP(dma_window)
 {
 	struct drm_vsvm_info info;
-	uint64_t pages;
-	int i;
 
 	ASSERT_EQ(0, vsvm_load(variant->params));
 	self->edu = edu_open();
 	ASSERT_LE(0, self->edu);
-	for (i = 0; i < 2; i++) {
-		self->gpu[i] = gpu_open(i);
-		ASSERT_LE(0, self->gpu[i]);
-	}
 	ASSERT_EQ(0, buffer_map(&self->ram, HUGE_PAGE, MADV_HUGEPAGE));
 
+	ASSERT_EQ(0, gpus_open(self->gpu, self->vram_free));
 	ASSERT_EQ(0, gpu_info(self->gpu[0], &info));
-	if (info.window_size == info.vram_size)
+	if (info.vram_size < MIB(256))
 		SKIP(return, "VRAM is too small");
 	ASSERT_EQ(MIB(129), info.window_size);
-	ASSERT_EQ(0, buffer_map(&self->all, info.vram_size, variant->advice));
-	ASSERT_EQ(0, madvise(self->all.mem, self->all.size,
-			     MADV_POPULATE_WRITE));
-	ASSERT_EQ(0, gpu_to_vram(self->gpu[0], self->all.mem, self->all.size,
-				 &pages));
-	ASSERT_EQ(self->all.size / PAGE, pages);
+	ASSERT_EQ(0, vram_fill(self->gpu[0], &self->all, variant->advice));
 }
 
 FIXTURE_TEARDOWN(dma_window)
 {
 	buffer_unmap(&self->all);
 	buffer_unmap(&self->ram);
-	close(self->gpu[1]);
-	close(self->gpu[0]);
+	EXPECT_EQ(0, gpus_close(self->gpu, self->vram_free));
 	close(self->edu);
 }
 
@@ -399,7 +766,7 @@ TEST_F(dma_window, ends_in_the_middle_of_a_huge_page)
 TEST_F(dma_window, ends_in_the_middle_of_a_copy)
 {
 	const char *route = reachable() ? alias_route() : "alias_bus";
-	const char *reason = reachable() ? variant->reason :
+	const char *reason = reachable() ? reason_outside(variant->params) :
 					   "fallback_unreachable";
 	uint64_t evicted = pages_evicted(self->gpu[0]);
 	uint64_t fallback = stat_read(reason), aliases;

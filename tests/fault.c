@@ -583,6 +583,50 @@ TEST_F(callback, fails_and_a_gpu_that_goes_tries_again)
 	EXPECT_LE(0, bench->gpu);
 }
 
+/* It waits for better times, but not for ever. Nobody gets what is not right. */
+TEST_F(callback, fails_for_good_and_a_gpu_goes_all_the_same)
+{
+	struct bench *bench = &self->f.bench;
+	char pci[PCI_ADDR_LEN];
+	struct child child;
+
+	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, child_fork(&child, child_touches, bench->buf.mem));
+	ASSERT_EQ(0, callback_fails("copy_to_ram", -ENOMEM, -1));
+	EXPECT_EQ(0, file_write(VSVM "unbind", pci));
+	callback_works();
+	EXPECT_EQ(-EPIPE, child_do(&child));
+	EXPECT_EQ(-EPIPE, child_end(&child));
+	ASSERT_EQ(0, madvise(bench->buf.mem, SIZE, MADV_DONTNEED));
+	memset(bench->buf.shadow, 0, SIZE);
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(0, file_write(VSVM "bind", pci));
+	close(bench->gpu);
+	bench->gpu = gpu_open(0);
+	EXPECT_LE(0, bench->gpu);
+}
+
+/* Of another GPU's memory, for which there is no room in the IOMMU, perhaps. */
+TEST_F(callback, fails_to_map_and_the_page_migrates)
+{
+	struct bench *bench = &self->f.bench;
+	int other = gpu_open(1);
+	uint64_t evicted;
+
+	if (!reachable())
+		SKIP(return, "nobody asks for aliases");
+	ASSERT_LE(0, other);
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, other, 0, SIZE));
+	evicted = pages_evicted(other);
+	ASSERT_EQ(0, callback_fails("drm_gpusvm_map_alias", -EFAULT, -1));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	callback_works();
+	EXPECT_EQ(evicted + PAGES, pages_evicted(other));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	close(other);
+}
+
 TEST_F(callback, fails_and_the_page_migrates)
 {
 	struct bench *bench = &self->f.bench;

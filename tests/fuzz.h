@@ -5,9 +5,8 @@
 
 #include <string.h>
 
-#include <linux/hmm_blk.h>
-#include <linux/hmm_edu.h>
-
+#include "../linux/samples/hmm/hmm_blk.h"
+#include "../linux/samples/hmm/hmm_edu.h"
 #include "common.h"
 
 #define PROCESSES	2
@@ -110,9 +109,6 @@ struct fuzzer {
 	uint64_t rng;
 	uint8_t *mem;
 	uint8_t *arg;		/* ARG_SIZE, and a hole */
-	uint8_t *data;		/* the model: what is there, */
-	uint8_t *unknown;	/* and is that so? */
-	uint8_t *disk;		/* room for what is on disk */
 	uint8_t page[ARENA_PAGES];
 	unsigned int steps;
 	struct call calls[STEPS];
@@ -194,14 +190,11 @@ void fuzz_generate(struct fuzzer *me, struct call *call);
 void fuzz_learn(const struct call *call, int err);
 void fuzz_print(const struct call *call, int err);
 
-/* fuzz_model.c: what is in memory, and what calls should do to it. */
+/* fuzz_model.c: what memory there is, and which calls should work on it. */
 void fuzz_arena_init(struct fuzzer *me);
-void fuzz_check(struct fuzzer *me);
 enum access fuzz_should_work(struct fuzzer *me, const struct call *call);
 /* It worked, or was right but failed. */
 void fuzz_call_done(struct fuzzer *me, const struct call *call, int err, enum access should);
-/* A call may have written to this, as far as it is allowed to. */
-void fuzz_forget(struct fuzzer *me, uint64_t addr, uint64_t size);
 /* Do something to memory that is no ioctl. */
 void fuzz_meddle(struct fuzzer *me, const struct call *call);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The memory that the fuzzer passes to calls, and its model: what should be there,
- * and what a call should do to it.
+ * The memory that the fuzzer passes to calls, and its model: what may be accessed,
+ * and which calls should work. What they do to data is differ.c's to look at.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -56,7 +56,7 @@ void fuzz_arena_init(struct fuzzer *me)
 {
 	int file = memfd_create("fuzz", MFD_CLOEXEC), exe = open("/proc/self/exe", O_RDONLY);
 	const int rw = PROT_READ | PROT_WRITE;
-	uint64_t *words = (uint64_t *)me->data, pages;
+	uint64_t pages;
 	size_t i;
 
 	munmap(me->mem, ARENA_SIZE);
@@ -82,13 +82,9 @@ void fuzz_arena_init(struct fuzzer *me)
 	close(file);
 	close(exe);
 
-	for (i = 0; i < ARENA_SIZE / sizeof(*words); i++)
-		words[i] = (me->rng + i) * 0x9e3779b97f4a7c15ULL;
-	memset(me->unknown, 0, ARENA_SIZE);
-	memcpy(me->data + region_at(PRIVATE), me->mem + region_at(PRIVATE), SMALL);
 	for (i = 0; i < ARENA_PAGES; i++)
 		if (me->page[i] && region_of(i * PAGE) != PRIVATE)
-			memcpy(me->mem + i * PAGE, me->data + i * PAGE, PAGE);
+			memset(me->mem + i * PAGE, i, PAGE);
 
 	mprotect(me->mem + region_at(READONLY), SMALL, PROT_READ);
 	page_flags(me, region_at(READONLY), SMALL, MAPPED | R | ANON);
@@ -99,72 +95,6 @@ void fuzz_arena_init(struct fuzzer *me)
 	gpu_to_vram(me->fds[GPU0], me->mem + region_at(HUGE), HUGE_PAGE, &pages);
 	gpu_to_vram(me->fds[GPU0], me->mem + region_at(VRAM0), SMALL, &pages);
 	gpu_to_vram(me->fds[GPU1], me->mem + region_at(VRAM1), SMALL, &pages);
-}
-
-/* The model. Where it has nothing, -1. */
-static ssize_t model_of(struct fuzzer *me, uint64_t addr, uint64_t size)
-{
-	return in_arena(me, addr, size) ? (ssize_t)(addr - (uintptr_t)me->mem) : -1;
-}
-
-static void model_copy(struct fuzzer *me, ssize_t to, ssize_t from, size_t size)
-{
-	if (to < 0)
-		return;
-	if (from < 0) {
-		memset(me->unknown + to, 1, size);
-		return;
-	}
-	memmove(me->data + to, me->data + from, size);
-	memmove(me->unknown + to, me->unknown + from, size);
-}
-
-void fuzz_forget(struct fuzzer *me, uint64_t addr, uint64_t size)
-{
-	uint64_t start = (uintptr_t)me->mem, end = start + ARENA_SIZE, next;
-
-	if (size > -addr)
-		size = -addr;
-	end = addr + size - 1 < end ? addr + size : end;
-	for (addr = addr < start ? start : addr; addr < end; addr = next) {
-		next = (addr / PAGE + 1) * PAGE;
-		next = next < end ? next : end;
-		if (me->page[(addr - start) / PAGE] & W)
-			memset(me->unknown + (addr - start), 1, next - addr);
-	}
-}
-
-/* Where memory is not what it should be; -1. */
-static ssize_t model_differs(struct fuzzer *me, const uint8_t *mem, size_t at, size_t size)
-{
-	size_t i;
-
-	if (!memcmp(mem, me->data + at, size))
-		return -1;
-	for (i = 0; i < size; i++)
-		if (mem[i] != me->data[at + i] && !me->unknown[at + i])
-			return i;
-	return -1;
-}
-
-void fuzz_check(struct fuzzer *me)
-{
-	ssize_t at;
-	size_t i;
-
-	for (i = 0; i < ARENA_PAGES; i++) {
-		uint8_t *page = me->mem + i * PAGE;
-
-		if (!(me->page[i] & MAPPED))
-			continue;
-		if (!(me->page[i] & R))
-			mprotect(page, PAGE, PROT_READ);
-		at = model_differs(me, page, i * PAGE, PAGE);
-		if (at >= 0)
-			fuzz_fail(me, "memory at arena + %#lx: %#x is not %#x", i * PAGE + at,
-			     page[at], me->data[i * PAGE + at]);
-	}
-
 }
 
 /* Should the call, as it was issued, work? */
@@ -254,54 +184,18 @@ enum access fuzz_should_work(struct fuzzer *me, const struct call *call)
 
 /* What a call did */
 
-static void op_done(struct fuzzer *me, const struct drm_vsvm_op *op)
-{
-	ssize_t at = model_of(me, op->addr, op->size);
-	uint64_t *words = (uint64_t *)(me->data + at), sum = 0, i;
-
-	if (at < 0)
-		return;
-	for (i = 0; i < op->size / 8; i++) {
-		sum += words[i];
-		if (op->op == DRM_VSVM_OP_XOR)
-			words[i] ^= op->operand;
-		else if (op->op == DRM_VSVM_OP_FILL)
-			words[i] = op->operand;
-	}
-	if (op->op == DRM_VSVM_OP_FILL)
-		memset(me->unknown + at, 0, op->size);
-	if (op->op == DRM_VSVM_OP_COPY)
-		model_copy(me, at, model_of(me, op->operand, op->size), op->size);
-	if (op->op != DRM_VSVM_OP_SUM) {
-		if (op->result)
-			fuzz_fail(me, "the result is not zero");
-	} else if (op->result != sum && !memchr(me->unknown + at, 1, op->size)) {
-		fuzz_fail(me, "the sum is not %#lx but %#lx", sum, (long)op->result);
-	}
-}
-
 static void edu_done(struct fuzzer *me, const struct hmm_edu_copy *copy, int err)
 {
 	uint64_t done = copy->copied;
-	ssize_t from = model_of(me, copy->src, done);
 
 	if (err ? done && done >= copy->size : done != copy->size)
 		fuzz_fail(me, "copied %lu", (long)done);
-	/* Through a buffer, piece by piece */
-	if (copy->dst - copy->src < done || copy->src - copy->dst < done)
-		from = -1;
-	model_copy(me, model_of(me, copy->dst, done), from, done);
-	fuzz_forget(me, copy->dst + done, copy->size - done);
 }
 
 static void blk_done(struct fuzzer *me, const struct hmm_blk_io *io, int err,
 		     enum access should)
 {
-	/* And where nobody else writes. */
-	bool disk = (io->fd == me->fds[RW] || io->fd == me->fds[RO] || io->fd == me->fds[WO]) &&
-		    io->offset < DISK_END - DISK_STRIDE;
 	uint64_t size = io->size, done = io->done;
-	ssize_t mem = model_of(me, io->addr, done), at;
 
 	if (done > size || (err && done))
 		fuzz_fail(me, "did %lu", (long)done);
@@ -309,24 +203,6 @@ static void blk_done(struct fuzzer *me, const struct hmm_blk_io *io, int err,
 		fuzz_fail(me, "did only %lu", (long)done);
 	if (done && may_access(me, io->addr, done, io->flags ? R : R | W) == NO)
 		fuzz_fail(me, "did %lu, too much", (long)done);
-	if (!(io->flags & HMM_BLK_WRITE)) {
-		model_copy(me, mem, -1, done);
-		fuzz_forget(me, io->addr + done, size - done);
-	}
-	if (mem < 0 || !disk || !done)
-		return;
-
-	if (pread(me->fds[RW], me->disk, done, io->offset) != (ssize_t)done)
-		fuzz_fail(me, "disk: %m");
-	if (io->flags & HMM_BLK_WRITE) {
-		at = model_differs(me, me->disk, mem, done);
-		if (at >= 0)
-			fuzz_fail(me, "disk at %#lx: %#x is not %#x", (long)io->offset + at,
-			     me->disk[at], me->data[mem + at]);
-	} else {
-		memcpy(me->data + mem, me->disk, done);
-		memset(me->unknown + mem, 0, done);
-	}
 }
 
 void fuzz_call_done(struct fuzzer *me, const struct call *call, int err,
@@ -340,14 +216,13 @@ void fuzz_call_done(struct fuzzer *me, const struct call *call, int err,
 			fuzz_fail(me, "%lu pages", (long)call->prefetch.pages);
 		break;
 	case OP:
-		if (!err)
-			op_done(me, &call->op);
-		else if (call->op.op != DRM_VSVM_OP_SUM)
-			fuzz_forget(me, call->op.addr, call->op.size);
+		if (!err && call->op.op != DRM_VSVM_OP_SUM && call->op.result)
+			fuzz_fail(me, "the result is not zero");
 		break;
 	case RESIDENCY:
-		if (!err && (where->huge > where->vram || where->vram + where->linked +
-			     where->peer + where->ram + where->none != where->size / PAGE))
+		if (!err && (where->huge > where->vram + where->peer ||
+			     where->vram + where->linked + where->peer + where->ram +
+			     where->none != where->size / PAGE))
 			fuzz_fail(me, "pages are missing, or too many");
 		break;
 	case COPY:
@@ -377,10 +252,6 @@ void fuzz_meddle(struct fuzzer *me, const struct call *call)
 		break;
 	case DROP:
 		madvise(mem, size, MADV_DONTNEED);
-		if (ours) {
-			memset(me->data + at, 0, size);
-			memset(me->unknown + at, 0, size);
-		}
 		break;
 	case PROTECT:
 		mprotect(mem, size, prots[call->memory.how]);

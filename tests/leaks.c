@@ -20,6 +20,7 @@
 #define SLAB_SLACK	256
 #define SLAB_PERCENT	5
 #define RAM_SLACK_KIB	8192
+#define PERCPU_SLACK	64
 
 static void add(struct figures *figures, const char *kind, const char *name,
 		long long value, long long slack)
@@ -126,7 +127,7 @@ static void read_ram(struct figures *figures)
 {
 	static const char * const theirs[] = {
 		"AnonPages", "PageTables", "Unevictable", "KernelStack",
-		"VmallocUsed",
+		"VmallocUsed", "Percpu",
 	};
 	static const char * const accounted[] = {
 		"MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Slab",
@@ -159,6 +160,7 @@ static void read_ram(struct figures *figures)
 	if (file)
 		fclose(file);
 	add(figures, "ram", "rest", rest, RAM_SLACK_KIB);
+	add(figures, "ram", "pieces for each CPU", percpu_allocations(), PERCPU_SLACK);
 	/* Others are swapped out as well, and stay there until they run */
 	add(figures, "ram", "swap", swap, RAM_SLACK_KIB);
 }

@@ -28,9 +28,9 @@
 #include <unistd.h>
 
 #include <linux/fs.h>
-#include <linux/hmm_blk.h>
-#include <linux/hmm_edu.h>
 
+#include "../linux/samples/hmm/hmm_blk.h"
+#include "../linux/samples/hmm/hmm_edu.h"
 #include "measure.h"
 
 #define PCI_DEVICES	"/sys/bus/pci/devices/"
@@ -86,6 +86,36 @@ static inline int rxe_add(void)
 	int err = command_start(&pid, "rdma link add rxe0 type rxe netdev d0");
 
 	return err ? err : command_wait(pid, PROMPT);
+}
+
+/* All tasks but us stop, and go on again; -EBUSY if one does not stop. */
+static inline int machine_freeze(void)
+{
+	int err, err2;
+
+	err = file_write("/sys/power/pm_freeze_timeout", "5000");
+	if (!err)
+		err = file_write("/sys/module/suspend/parameters/pm_test_delay", "0");
+	if (!err)
+		err = file_write("/sys/power/pm_test", "freezer");
+	if (err)
+		return err;
+	err = file_write("/sys/power/state", "freeze");
+	err2 = file_write("/sys/power/pm_test", "none");
+	return err ? err : err2;
+}
+
+/* Control groups: one of ours, with the memory controller. */
+#define CGROUPS	"/sys/fs/cgroup/"
+
+static inline int cgroup_make(const char *path)
+{
+	if (access(CGROUPS "cgroup.procs", F_OK) &&
+	    system("mount -t cgroup2 cgroup2 " CGROUPS))
+		return -ENODEV;
+	if (mkdir(path, 0700) && errno != EEXIST)
+		return -errno;
+	return file_write(CGROUPS "cgroup.subtree_control", "+memory");
 }
 
 /* One line of the monitor; false if none comes for so long. */
@@ -376,7 +406,6 @@ static inline int edu_open(void)
 	return fd < 0 ? -errno : fd;
 }
 
-/* A kernel that checks itself may take longer than it has patience. */
 static inline int edu_copy(int edu, void *dst, const void *src, size_t size)
 {
 	struct hmm_edu_copy copy = {
@@ -384,14 +413,17 @@ static inline int edu_copy(int edu, void *dst, const void *src, size_t size)
 		.src = (uintptr_t)src,
 		.size = size,
 	};
-	int tries = 20;
+	double start = now();
 
 	while (ioctl(edu, HMM_EDU_COPY, &copy)) {
-		if (errno != EBUSY || !--tries)
-			return -errno;
+		int err = -errno;
+
+		if (!is_out_of_patience(err, start))
+			return err;
 		copy.dst += copy.copied;
 		copy.src += copy.copied;
 		copy.size -= copy.copied;
+		start = now();
 	}
 	return copy.copied == copy.size ? 0 : -EIO;
 }

@@ -7,6 +7,8 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -121,6 +123,363 @@ TEST_F(process, executes_with_all_of_it_open)
 	}
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
+}
+
+static int has_all_in_vram(void *arg)
+{
+	struct buffer *buf = arg;
+	int gpu = gpu_open(0), err;
+
+	err = buffer_map(buf, SIZE, MADV_HUGEPAGE);
+	if (!err)
+		err = buffer_to_vram(buf, gpu, 0, SIZE);
+	return err;
+}
+
+/* It is killed, but cannot go yet: then who is out of memory takes what it has. */
+TEST_F(process, oom_reaper_gets_what_a_gpu_uses)
+{
+	struct child child;
+	struct buffer buf;
+	int status, pidfd;
+
+	ASSERT_EQ(0, child_fork(&child, has_all_in_vram, &buf));
+	ASSERT_EQ(0, child_do(&child));
+	ASSERT_EQ(self->vram_free - SIZE, vram_free(self->gpu));
+	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, child.pid, 0, PTRACE_O_TRACEEXIT));
+	ASSERT_EQ(0, kill(child.pid, SIGKILL));
+	ASSERT_EQ(child.pid, waitpid(child.pid, &status, 0));
+	ASSERT_EQ(SIGTRAP | PTRACE_EVENT_EXIT << 8, status >> 8);
+	EXPECT_EQ(self->vram_free - SIZE, vram_free(self->gpu));
+
+	pidfd = syscall(SYS_pidfd_open, child.pid, 0);
+	ASSERT_LE(0, pidfd);
+	EXPECT_EQ(0, syscall(SYS_process_mrelease, pidfd, 0));
+	EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
+
+	close(pidfd);
+	ptrace(PTRACE_CONT, child.pid, 0, 0);
+	EXPECT_EQ(-EPIPE, child_end(&child));
+}
+
+/*
+ * Memory in VRAM counts as its process's, and its memory cgroup cannot reclaim it:
+ * there is never so much of it that somebody has to be killed.
+ */
+
+#define CGROUP	CGROUPS "process/"
+#define LIMIT	MIB(24)
+#define MORE	(LIMIT / 3 * 4)
+
+FIXTURE(limited) {
+	struct child child;
+};
+
+FIXTURE_VARIANT(limited) {
+	const char *limit;
+	size_t gentle;
+	int advice;
+	bool aliases;
+};
+
+FIXTURE_VARIANT_ADD(limited, small) {
+	.limit = CGROUP "memory.max",
+	.gentle = MORE,
+	.advice = MADV_NOHUGEPAGE,
+	.aliases = true,
+};
+
+FIXTURE_VARIANT_ADD(limited, huge_off) {
+	.limit = CGROUP "memory.max",
+	.gentle = MORE,
+	.advice = MADV_HUGEPAGE,
+	.aliases = false,
+};
+
+FIXTURE_VARIANT_ADD(limited, huge_high) {
+	.limit = CGROUP "memory.high",
+	.gentle = LIMIT,
+	.advice = MADV_HUGEPAGE,
+	.aliases = true,
+};
+
+static int limit_set(const char *file, size_t bytes)
+{
+	char limit[32];
+
+	snprintf(limit, sizeof(limit), "%zu", bytes);
+	return file_write(file, limit);
+}
+
+FIXTURE_SETUP(limited)
+{
+	ASSERT_EQ(0, cgroup_make(CGROUP));
+	ASSERT_EQ(0, limit_set(variant->limit, LIMIT));
+}
+
+FIXTURE_TEARDOWN(limited)
+{
+	EXPECT_EQ(0, child_do(&self->child));
+	EXPECT_EQ(0, child_end(&self->child));
+	EXPECT_EQ(0, aliases_enable(true));
+	EXPECT_EQ(0, rmdir(CGROUP));
+}
+
+/* A part of it is there, and that leaves room. */
+static bool fits(uint64_t pages)
+{
+	return pages >= LIMIT / 4 / PAGE && pages <= LIMIT / 4 * 3 / PAGE;
+}
+
+static int works_on_more_than_its_limit(void *arg)
+{
+	const FIXTURE_VARIANT(limited) *variant = arg;
+	uint64_t pages, sum, want = 0;
+	struct bench bench;
+	struct buffer buf;
+	size_t i;
+	int err;
+
+	/* Swap takes its time: let the process wait before it is killed */
+	err = limit_set(CGROUP "memory.high", LIMIT) ?:
+	      limit_set(variant->limit, variant->gentle) ?:
+	      file_write(CGROUP "cgroup.procs", "0") ?:
+	      bench_init(&bench, HUGE_PAGE, variant->advice) ?:
+	      aliases_enable(variant->aliases);
+	if (err)
+		return err;
+	buffer_unmap(&bench.buf);
+	err = buffer_map(&bench.buf, MORE, variant->advice);
+	if (err)
+		return err;
+	buf = bench.buf;
+	buffer_write(&buf, 0, MORE);
+	err = bench_register(&bench) ?: gpu_to_vram(bench.gpu, buf.mem, MORE, &pages);
+	if (err)
+		return err;
+	if (!fits(pages))
+		return -ERANGE;
+
+	err = buffer_xor(&buf, bench.gpu, 0, MORE) ?: bench_read(&bench, 0, HUGE_PAGE) ?:
+	      gpu_sum(bench.gpu, buf.mem, MORE, &sum);
+	if (err)
+		return err;
+	for (i = 0; i < MORE / sizeof(want); i++)
+		want += ((uint64_t *)buf.shadow)[i];
+	if (sum != want || differs(bench.ram.mem, buf.shadow, HUGE_PAGE) != -1 ||
+	    buffer_differs(&buf) != -1)
+		return -EILSEQ;
+	return 0;
+}
+
+TEST_F(limited, works_on_more_than_its_limit)
+{
+	ASSERT_EQ(0, child_fork(&self->child, works_on_more_than_its_limit,
+				(void *)variant));
+}
+
+struct request {
+	int advice;
+	const char *swap;
+};
+
+static int asks_for_more_than_there_is(void *arg)
+{
+	const struct request *request = arg;
+	int gpu = gpu_open(0), err;
+	uint8_t *ram, *rest;
+	uint64_t pages, sum;
+
+	err = file_write(CGROUP "memory.swap.max", request->swap) ?:
+	      file_write(CGROUP "cgroup.procs", "0");
+	if (err)
+		return err;
+
+	/* None of it is anywhere yet, but for a half of what there may be */
+	ram = mmap(NULL, 2 * LIMIT, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (ram == MAP_FAILED || madvise(ram, 2 * LIMIT, request->advice))
+		return -errno;
+	rest = ram + LIMIT;
+	if (madvise(ram, LIMIT / 2, MADV_POPULATE_WRITE))
+		return -errno;
+
+	err = gpu_to_vram(gpu, rest, LIMIT, &pages) ?:
+	      gpu_sum(gpu, rest, LIMIT, &sum);
+	if (err)
+		return err;
+	return pages && pages < LIMIT / 2 / PAGE && !sum ? 0 : -ERANGE;
+}
+
+TEST_F(limited, asks_for_more_than_there_is)
+{
+	struct request request = { variant->advice, "0" };
+
+	ASSERT_EQ(0, child_fork(&self->child, asks_for_more_than_there_is, &request));
+}
+
+TEST_F(limited, asks_for_more_than_swap_takes)
+{
+	struct request request = { variant->advice, "65536" };
+
+	ASSERT_EQ(0, child_fork(&self->child, asks_for_more_than_there_is, &request));
+}
+
+static int goes_as_a_whole_without_swap(void *arg)
+{
+	const FIXTURE_VARIANT(limited) *variant = arg;
+	int gpu = gpu_open(0), err;
+	uint64_t pages;
+	uint8_t *mem;
+
+	err = file_write(CGROUP "memory.swap.max", "0") ?:
+	      file_write(CGROUP "cgroup.procs", "0");
+	if (err)
+		return err;
+
+	/* Nothing can be reclaimed from it in RAM, either */
+	mem = mmap(NULL, LIMIT, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED || madvise(mem, LIMIT, variant->advice) ||
+	    madvise(mem, LIMIT / 3 * 2, MADV_POPULATE_WRITE))
+		return -errno;
+
+	err = gpu_to_vram(gpu, mem, LIMIT / 3 * 2, &pages);
+	if (err)
+		return err;
+	return pages == LIMIT / 3 * 2 / PAGE ? 0 : -ERANGE;
+}
+
+TEST_F(limited, goes_as_a_whole_without_swap)
+{
+	ASSERT_EQ(0, child_fork(&self->child, goes_as_a_whole_without_swap,
+				(void *)variant));
+}
+
+/* Sleep of the machine, or as much of it as it is told to try */
+
+static int machine_sleeps(const char *how_far)
+{
+	int err = file_write("/sys/power/pm_test", how_far);
+
+	if (!err)
+		err = file_write("/sys/power/state", "freeze");
+	file_write("/sys/power/pm_test", "none");
+	return err;
+}
+
+static int works_for_hours(void *arg)
+{
+	struct drm_vsvm_residency where;
+
+	return gpu_residency(*(int *)arg, NULL, (1UL << 47) - 2 * PAGE, &where);
+}
+
+static int sums_for_hours(void *arg)
+{
+	int gpu = gpu_open(0);
+	size_t size = 1UL << 40;
+	uint64_t sum;
+	void *mem;
+
+	(void)arg;
+	mem = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		   -1, 0);
+	return mem == MAP_FAILED ? -ENOMEM : gpu_sum(gpu, mem, size, &sum);
+}
+
+static int looks_for_hours(void *arg)
+{
+	int gpu = gpu_open(0);
+
+	(void)arg;
+	return works_for_hours(&gpu);
+}
+
+TEST_F(process, machine_sleeps_while_a_gpu_works)
+{
+	struct child child[2];
+	int i;
+
+	ASSERT_EQ(0, child_fork(&child[0], looks_for_hours, NULL));
+	ASSERT_EQ(0, child_fork(&child[1], sums_for_hours, NULL));
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(0, child_start(&child[i]));
+	usleep(200000);
+	EXPECT_EQ(0, machine_sleeps("freezer"));
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, kill(child[i].pid, 0));
+		EXPECT_EQ(0, kill(child[i].pid, SIGKILL));
+		child_end(&child[i]);
+	}
+}
+
+/* Does a GPU answer at its BAR? */
+static int gpu_decodes(const char *pci, bool on)
+{
+	pid_t pid;
+
+	return command_start(&pid, "setpci -s %s COMMAND=%d:2", pci, on ? 2 : 0) ?:
+	       command_wait(pid, PROMPT);
+}
+
+/*
+ * Devices go to sleep one after the other, the latest first, and wake up if one of
+ * them cannot. That is the first GPU, whose VRAM does not answer, and so nothing is
+ * reached that would not wake up: the root's virtio-9p, for one.
+ */
+static int devices_sleep(int gpu)
+{
+	char pci[PCI_ADDR_LEN];
+	struct buffer buf;
+	int err, err2;
+
+	err = gpu_pci_address(gpu, pci, sizeof(pci)) ?:
+	      buffer_map(&buf, PAGE, MADV_NOHUGEPAGE);
+	if (err)
+		return err;
+	buffer_write(&buf, 0, PAGE);
+	err = buffer_to_vram(&buf, gpu, 0, PAGE) ?:
+	      file_write("/sys/power/pm_async", "0") ?:
+	      gpu_decodes(pci, false);
+	if (!err) {
+		err = file_write("/sys/power/state", "freeze");
+		err2 = gpu_decodes(pci, true);
+		err = err2 ? err2 : err == -EIO ? 0 : -EPROTO;
+	}
+	file_write("/sys/power/pm_async", "1");
+	if (!err && (pages_in_vram(gpu, buf.mem, PAGE) != 1 || buffer_differs(&buf) != -1))
+		err = -EILSEQ;
+	buffer_unmap(&buf);
+	return err;
+}
+
+TEST_F(process, memory_in_vram_outlives_sleep)
+{
+	struct bench bench;
+	size_t page;
+
+	ASSERT_EQ(0, bench_init(&bench, SIZE, MADV_HUGEPAGE));
+	close(bench.gpu);
+	bench.gpu = gpu_open(1);
+	ASSERT_LE(0, bench.gpu);
+	bench.vram_free = vram_free(bench.gpu);
+	ASSERT_EQ(0, buffer_to_vram(&bench.buf, bench.gpu, 0, SIZE));
+	ASSERT_EQ(0, bench_register(&bench));
+	EXPECT_EQ(0, bench_write_new(&bench, MIDDLE + 1, HUGE_PAGE));
+	EXPECT_EQ(SIZE / PAGE, pages_in_vram(bench.gpu, bench.buf.mem, SIZE));
+
+	EXPECT_EQ(0, devices_sleep(self->gpu));
+	EXPECT_EQ(bench.vram_free, vram_free(bench.gpu));
+	for (page = 0; page < SIZE; page += PAGE)
+		EXPECT_TRUE(page_is_present(bench.buf.mem + page));
+
+	/* What it had of it the RDMA device uses no more, nor does the GPU */
+	EXPECT_EQ(0, bench_write_new(&bench, MIDDLE + 1, HUGE_PAGE));
+	EXPECT_EQ(0, buffer_xor(&bench.buf, bench.gpu, 8, SIZE - 8));
+	EXPECT_EQ(-1, bench_differs(&bench));
+	EXPECT_EQ(-1, buffer_differs(&bench.buf));
+	EXPECT_EQ(0, bench_fini(&bench));
 }
 
 /*
@@ -356,10 +715,6 @@ FIXTURE_SETUP(signals)
 	double end = now() + 3;
 	size_t i;
 
-	self->gpu = gpu_open(0);
-	self->edu = edu_open();
-	self->blk = open("/dev/hmm_blk", O_RDWR);
-	self->disk = disk_open();
 	self->mem = mmap(NULL, 2 * MANY * PAGE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->mem);
@@ -371,29 +726,52 @@ FIXTURE_SETUP(signals)
 
 FIXTURE_TEARDOWN(signals)
 {
-	close(self->disk);
-	close(self->blk);
-	close(self->edu);
-	close(self->gpu);
 }
 
-static volatile sig_atomic_t signals;
+static volatile sig_atomic_t calling, signals;
 
 static void count_signal(int signal __attribute__((unused)))
 {
-	signals++;
+	signals += calling;
+}
+
+/* A process of its own: 1 if a signal has come meanwhile, 0 if none has. */
+static int call_with_signal(FIXTURE_DATA(signals) *self,
+			    int (*call)(FIXTURE_DATA(signals) *self),
+			    unsigned int delay_us)
+{
+	struct itimerval timer = { .it_value.tv_usec = delay_us };
+	struct sigaction action = { .sa_handler = count_signal };
+	int err;
+
+	self->gpu = gpu_open(0);
+	self->edu = edu_open();
+	self->blk = open("/dev/hmm_blk", O_RDWR);
+	self->disk = disk_open();
+	if (sigaction(SIGALRM, &action, NULL) ||
+	    setitimer(ITIMER_REAL, &timer, NULL))
+		return -errno;
+	calling = true;
+	err = call(self);
+	calling = false;
+	return err ? err : !!signals;
 }
 
 TEST_F(signals, do_not_interrupt)
 {
-	struct sigaction action = { .sa_handler = count_signal };
-	struct itimerval timer = { .it_value.tv_usec = 2000 };
+	unsigned int delay = 2000;
+	int status = 0;
 
-	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
-	ASSERT_EQ(0, setitimer(ITIMER_REAL, &timer, NULL));
-	EXPECT_EQ(0, variant->call(self));
-	if (!signals)
-		SKIP(return, "it was over before the signal came");
+	/* Until one of them has been interrupted */
+	while (!status && delay) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(-call_with_signal(self, variant->call, delay));
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		delay = delay * 3 / 4;
+	}
+	EXPECT_EQ(-1, (int8_t)WEXITSTATUS(status));
 }
 
 TEST_HARNESS_MAIN

@@ -25,6 +25,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 
 #include "kselftest_harness.h"
 
@@ -394,6 +395,9 @@ static int walk_begin(FIXTURE_DATA(walk) *self, const struct transfer *transfer)
 		err = buffer_to_vram(&bench->buf, bench->gpu, 0, LAST);
 	if (!err)
 		err = bench_register(bench);
+	/* Whoever changes memory that is pinned does not wait for the disk */
+	if (!err)
+		err = buffer_to_vram(&race->stall, bench->gpu, 0, PAGE);
 	if (!err)
 		err = landed(race, transfer->start, transfer->mark);
 	self->swapped = transfer->ahead ? bench->ram.mem + PAGE :
@@ -694,6 +698,48 @@ TEST_F(flight, is_over_before_a_child_shares_them)
 	EXPECT_EQ(0, child_do(&race->child));
 }
 
+static const struct transfer two_pages = { .importer = EDU, .end = 2 * PAGE };
+
+/* Nothing of the page changes, but those who have it mapped are told. */
+static int touch_mapping(uint8_t *page)
+{
+	if (mprotect(page, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC) ||
+	    mprotect(page, PAGE, PROT_READ | PROT_WRITE))
+		return -errno;
+	return 0;
+}
+
+TEST(transfer_holds_up_who_changes_its_page_and_nobody_else)
+{
+	bool goes_on = false;
+	struct bench *bench;
+	struct race race;
+	uint64_t addr;
+	int tries;
+
+	ASSERT_EQ(0, race_init(&race, &two_pages));
+	bench = &race.bench;
+	buffer_write(&bench->buf, 0, SIZE);
+
+	/* It takes 100 ms, which a busy machine may miss. */
+	for (tries = 0; tries < 50 && !goes_on; tries++) {
+		ASSERT_EQ(0, actor_start(&race.importer, &race, import, 1, 0));
+		while (!edu_writes(race.regs) && !race.importer.done)
+			;
+		addr = edu_read(race.regs, EDU_DMA_DST);
+		ASSERT_EQ(0, touch_mapping(bench->buf.mem + PAGE));
+		goes_on = edu_writes(race.regs) &&
+			  edu_read(race.regs, EDU_DMA_DST) == addr;
+		EXPECT_EQ(0, actor_wait(&race.importer));
+		actor_end(&race.importer);
+	}
+	EXPECT_TRUE(goes_on);
+	EXPECT_EQ(0, landed(&race, 0, 2 * PAGE));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	race_fini(&race);
+	EXPECT_EQ(0, bench_fini(bench));
+}
+
 /* A window stays for as long as the last transfer through it, and others use it. */
 
 static const struct transfer disk_fills = { .importer = DISK, .end = SIZE };
@@ -727,10 +773,10 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
 	ASSERT_TRUE(window_exists(pci));
 
-	/* The GPU evicts what is younger first. */
+	/* The GPU evicts what is older first. */
+	ASSERT_EQ(0, buffer_to_vram(&race.stall, bench->gpu, 0, PAGE));
 	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
 	ASSERT_EQ(0, bench_register(bench));
-	ASSERT_EQ(0, buffer_to_vram(&race.stall, bench->gpu, 0, PAGE));
 
 	EXPECT_EQ(0, disk_sleep(&race, true));
 	EXPECT_EQ(0, actor_start(&race.staller, &race, stall, 1, 0));
@@ -753,8 +799,183 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 				   false));
 	EXPECT_EQ(-1, differs(bench->ram.mem, race.stall.mem, PAGE));
 	race_fini(&race);
-	bench_fini(bench);
+	/* Nobody is there to tell how much is free */
+	EXPECT_EQ(~0ULL, bench_fini(bench));
 	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
+}
+
+/* The disk waits, and nobody else does. */
+
+#define CGROUP	CGROUPS "race/"
+
+FIXTURE(alone) {
+	struct race race;
+	struct buffer big;
+	uint8_t *victim;
+};
+
+static int cgroup_enter(void)
+{
+	return cgroup_make(CGROUP) ?: file_write(CGROUP "cgroup.procs", "0");
+}
+
+static void cgroup_leave(void)
+{
+	file_write(CGROUPS "cgroup.procs", "0");
+	rmdir(CGROUP);
+	file_write(CGROUPS "cgroup.subtree_control", "-memory -io");
+}
+
+FIXTURE_SETUP(alone)
+{
+	struct bench *bench = &self->race.bench;
+
+	if (!reachable())
+		SKIP(return, "the memory has migrated before");
+	ASSERT_EQ(0, cgroup_enter());
+	ASSERT_EQ(0, race_init(&self->race, &disk_fills));
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, LAST));
+}
+
+FIXTURE_TEARDOWN(alone)
+{
+	race_fini(&self->race);
+	buffer_unmap(&self->big);
+	EXPECT_EQ(0, bench_fini(&self->race.bench));
+	cgroup_leave();
+}
+
+static FIXTURE_DATA(alone) *alone;
+
+/* Until a page has gone. */
+static int reclaim(struct actor *actor __attribute__((unused)))
+{
+	int tries;
+
+	for (tries = 0; tries < 100; tries++) {
+		file_write(CGROUP "memory.reclaim", "64M swappiness=max");
+		if (page_is_elsewhere(alone->victim))
+			return 0;
+	}
+	return -EAGAIN;
+}
+
+static int fill_page_in_vram(struct actor *actor)
+{
+	struct race *race = actor->race;
+
+	return disk_transfer(race->blk, race->disk, alone->victim + PAGE, 0, PAGE,
+			     false);
+}
+
+#define EXPECT_RECLAIM(_import) do {					\
+	struct race *_race = &self->race;				\
+									\
+	alone = self;							\
+	ASSERT_EQ(0, disk_sleep(_race, true));				\
+	ASSERT_EQ(0, actor_start(&_race->importer, _race, _import, 1, 0)); \
+	ASSERT_EQ(0, wait_until_in(&_race->importer, "submit_bio_wait")); \
+	ASSERT_EQ(0, actor_start(&_race->changer, _race, reclaim, 0, 0)); \
+	EXPECT_EQ(0, actor_wait(&_race->changer));			\
+	EXPECT_FALSE(_race->importer.done);				\
+	EXPECT_EQ(0, disk_sleep(_race, false));				\
+	EXPECT_EQ(0, actor_wait(&_race->importer));			\
+} while (0)
+
+TEST_F(alone, reclaim_takes_ram_next_to_what_the_disk_fills)
+{
+	struct bench *bench = &self->race.bench;
+
+	self->victim = bench->buf.mem + LAST;
+	EXPECT_RECLAIM(import);
+	EXPECT_EQ(0, landed(&self->race, 0, SIZE));
+	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+}
+
+static uint64_t huge_kib(void)
+{
+	return field_read("/proc/self/smaps_rollup", "AnonHugePages");
+}
+
+/* A huge page, in the midst of which other memory is mapped. */
+TEST_F(alone, reclaim_takes_ram_around_what_the_disk_fills)
+{
+	size_t at = HUGE_PAGE / 2;
+	struct buffer *big = &self->big;
+	uint64_t huge;
+
+	ASSERT_EQ(0, buffer_map(big, HUGE_PAGE, MADV_HUGEPAGE));
+	huge = huge_kib();
+	ASSERT_EQ(0, madvise(big->mem, HUGE_PAGE, MADV_POPULATE_WRITE));
+	ASSERT_EQ(huge + HUGE_PAGE / KIB(1), huge_kib());
+	buffer_write(big, 0, HUGE_PAGE);
+	ASSERT_EQ(0, madvise(big->mem + at, PAGE, MADV_DONTNEED));
+	ASSERT_EQ(0, madvise(big->mem + at, PAGE, MADV_DONTFORK));
+	buffer_write(big, at, PAGE);
+	ASSERT_EQ(0, buffer_to_vram(big, self->race.bench.gpu, at, PAGE));
+	ASSERT_EQ(0, madvise(big->mem + at, PAGE, MADV_DOFORK));
+	ASSERT_EQ(1, pages_in_vram(self->race.bench.gpu, big->mem, HUGE_PAGE));
+
+	self->victim = big->mem + at - PAGE;
+	EXPECT_RECLAIM(fill_page_in_vram);
+	memcpy(big->shadow + at, self->race.bench.ram.shadow, PAGE);
+	EXPECT_EQ(-1, buffer_differs(big));
+}
+
+static int unmap(struct actor *actor)
+{
+	return remap(actor->race);
+}
+
+/* Its cgroup may make a process wait for as long as it likes; but not others. */
+TEST_F(alone, change_takes_memory_that_a_limit_keeps_from_being_filled)
+{
+	struct race *race = &self->race;
+	char limit[64];
+	struct stat st;
+
+	ASSERT_EQ(0, fstat(race->disk, &st));
+	ASSERT_EQ(0, file_write(CGROUPS "cgroup.subtree_control", "+io"));
+	snprintf(limit, sizeof(limit), "%u:%u rbps=1", major(st.st_rdev),
+		 minor(st.st_rdev));
+	ASSERT_EQ(0, file_write(CGROUP "io.max", limit));
+	ASSERT_EQ(0, actor_start(&race->importer, race, import, 1, 0));
+	ASSERT_EQ(0, wait_until_in(&race->importer, "submit_bio_wait"));
+	ASSERT_EQ(0, actor_start(&race->changer, race, unmap, 0, 0));
+	EXPECT_EQ(0, actor_wait(&race->changer));
+	EXPECT_FALSE(race->importer.done);
+
+	strcpy(strchr(limit, '=') + 1, "max");
+	EXPECT_EQ(0, file_write(CGROUP "io.max", limit));
+	EXPECT_EQ(0, actor_wait(&race->importer));
+	memset(race->bench.buf.shadow, 0, SIZE);
+	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
+}
+
+static int fill_slowly(void *arg)
+{
+	struct race *race = arg;
+	struct buffer buf;
+
+	return buffer_map(&buf, MIB(64), MADV_NOHUGEPAGE) ?:
+	       disk_transfer(race->blk, race->disk, buf.mem, 0, buf.size, false);
+}
+
+/* A minute, at that speed. */
+TEST_F(alone, suspend_waits_for_what_is_in_flight_only)
+{
+	struct race *race = &self->race;
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, fill_slowly, race));
+	*race->disk_sleeps = true;
+	ASSERT_EQ(0, disk_throttle("disk", MIB(1)));
+	EXPECT_EQ(0, child_start(&child));
+	EXPECT_TRUE(wait_for_threads(child.pid, "blk_fop_ioctl", 1));
+	EXPECT_EQ(0, machine_freeze());
+	EXPECT_EQ(0, kill(child.pid, SIGKILL));
+	EXPECT_EQ(0, disk_sleep(race, false));
+	child_end(&child);
 }
 
 /* Processes that go while they wait for a page. */

@@ -3,12 +3,17 @@
  * An importer at work on the memory of a GPU: each kind of RDMA operation
  * reaches VRAM where it is, and nothing moves because of it.
  */
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
 
 #include "common.h"
+#include "machine.h"
 #include "raw_wqe.h"
 
 #define SIZE	MIB(4)
@@ -249,9 +254,36 @@ TEST_F(vram, flush_of_a_write_to_vram)
 	ASSERT_EQ(0, bench_write_new(bench, offset, size));
 	EXPECT_EQ(0, raw_flush(&bench->link.near,
 			       (uintptr_t)bench->buf.mem + offset, mr->rkey,
-			       size));
+			       size, RAW_FLUSH_GLOBAL));
+	EXPECT_EQ(0, raw_flush_all(&bench->link.near, mr->rkey,
+				   RAW_FLUSH_GLOBAL));
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
 	EXPECT_IN_VRAM();
+	ibv_dereg_mr(mr);
+}
+
+/* As it is of RAM: neither keeps anything when the power goes. */
+TEST_F(vram, no_flush_makes_vram_persistent)
+{
+	struct bench *bench = &self->bench;
+	uint64_t addr = (uintptr_t)bench->buf.mem;
+	struct ibv_mr *mr;
+
+	mr = raw_reg_flushable(&bench->link.far, bench->buf.mem, SIZE);
+	ASSERT_NE(NULL, mr);
+	EXPECT_EQ(-EREMOTEIO, raw_flush(&bench->link.near, addr + PAGE, mr->rkey,
+					PAGE, RAW_FLUSH_PERSISTENT));
+	EXPECT_EQ(IBV_WC_REM_ACCESS_ERR, rdma_status(&bench->link.near));
+	ASSERT_EQ(0, link_revive(&bench->link));
+	EXPECT_IN_VRAM();
+
+	ibv_dereg_mr(mr);
+	mr = raw_reg_flushable(&bench->link.far, bench->ram.mem, SIZE);
+	ASSERT_NE(NULL, mr);
+	EXPECT_EQ(-EREMOTEIO, raw_flush_all(&bench->link.near, mr->rkey,
+					    RAW_FLUSH_PERSISTENT));
+	EXPECT_EQ(IBV_WC_REM_ACCESS_ERR, rdma_status(&bench->link.near));
+	ASSERT_EQ(0, link_revive(&bench->link));
 	ibv_dereg_mr(mr);
 }
 
@@ -420,6 +452,530 @@ TEST_F(vram, no_write_is_lost_to_migration)
 	}
 	EXPECT_EQ(0, worker_stop(&worker));
 	EXPECT_EQ(0, err);
+}
+
+/*
+ * A page fault of an on-demand MR has a second for all that it does, with waiting
+ * for the process's memory map, which here somebody else has for longer. The peer is
+ * to wait, and its connection to last. A machine that is so fast that it is done in
+ * a second has nothing to show here.
+ */
+#define VAST	((size_t)12 << 30)
+
+struct vast {
+	uint8_t *mem;
+	volatile bool stop;
+	pthread_t thread;
+};
+
+static void *protect_to_and_fro(void *arg)
+{
+	struct vast *vast = arg;
+
+	while (!vast->stop) {
+		mprotect(vast->mem, VAST, PROT_NONE);
+		mprotect(vast->mem, VAST, PROT_READ);
+	}
+	return NULL;
+}
+
+static int vast_start(struct vast *vast)
+{
+	vast->stop = false;
+	vast->mem = mmap(NULL, VAST, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS |
+			 MAP_NORESERVE, -1, 0);
+	if (vast->mem == MAP_FAILED)
+		return -ENOMEM;
+	if (madvise(vast->mem, VAST, MADV_NOHUGEPAGE) ||
+	    madvise(vast->mem, VAST, MADV_POPULATE_READ))
+		return -errno;
+	return -pthread_create(&vast->thread, NULL, protect_to_and_fro, vast);
+}
+
+static void vast_stop(struct vast *vast)
+{
+	vast->stop = true;
+	pthread_join(vast->thread, NULL);
+	munmap(vast->mem, VAST);
+}
+
+/* Both sides have to fault each time. */
+static void forget(struct bench *bench)
+{
+	buffer_write(&bench->ram, 0, PAGE);
+	madvise(bench->buf.mem, 4 * PAGE, MADV_DONTNEED);
+	memset(bench->buf.shadow, 0, 4 * PAGE);
+}
+
+TEST(a_fault_that_takes_long_is_waited_for)
+{
+	struct bench bench;
+	struct vast vast;
+	uint8_t *ram;
+
+	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, bench_register(&bench));
+	ram = bench.ram.mem;
+	ASSERT_EQ(0, vast_start(&vast));
+
+	forget(&bench);
+	EXPECT_EQ(0, bench_read(&bench, 0, 4 * PAGE));
+	memset(bench.ram.shadow, 0, 4 * PAGE);
+	EXPECT_EQ(-1, buffer_differs(&bench.ram));
+	forget(&bench);
+	EXPECT_EQ(0, bench_write_new(&bench, 0, 2 * PAGE));
+	EXPECT_EQ(-1, buffer_differs(&bench.buf));
+	forget(&bench);
+	EXPECT_EQ(0, bench_add(&bench, 8, 1));
+	EXPECT_EQ(0, bench_add(&bench, 8, 1));
+	EXPECT_EQ(-1, buffer_differs(&bench.buf));
+	memcpy(bench.ram.shadow, ram, 8);
+
+	/* Own requests: what comes in, what goes out, and what is received */
+	forget(&bench);
+	EXPECT_EQ(0, rdma_read(&bench.link.far, bench.buf.mem, bench.mr->lkey,
+			       (uintptr_t)ram, bench.ram_mr->rkey, PAGE));
+	memcpy(bench.buf.shadow, bench.ram.shadow, PAGE);
+	EXPECT_EQ(-1, buffer_differs(&bench.buf));
+	forget(&bench);
+	EXPECT_EQ(0, rdma_write(&bench.link.far, bench.buf.mem, bench.mr->lkey,
+				(uintptr_t)ram, bench.ram_mr->rkey, PAGE));
+	memset(bench.ram.shadow, 0, PAGE);
+	EXPECT_EQ(-1, buffer_differs(&bench.ram));
+	forget(&bench);
+	ASSERT_EQ(0, rdma_post_recv(&bench.link.far, bench.buf.mem,
+				    bench.mr->lkey, PAGE));
+	EXPECT_EQ(0, rdma_send(&bench.link.near, ram, bench.ram_mr->lkey,
+			       PAGE));
+	EXPECT_EQ(0, rdma_wait(&bench.link.far));
+	memcpy(bench.buf.shadow, bench.ram.shadow, PAGE);
+	EXPECT_EQ(-1, buffer_differs(&bench.buf));
+
+	vast_stop(&vast);
+	EXPECT_EQ(0, bench_fini(&bench));
+}
+
+/*
+ * A response that is none to the request: one to an atomic, which says that it was a
+ * write by the time that it comes.
+ */
+TEST(a_response_that_fits_nothing_is_no_success)
+{
+	struct waiting waiting;
+
+	ASSERT_EQ(0, waiting_init(&waiting, IBV_WR_ATOMIC_FETCH_AND_ADD, 0));
+	ASSERT_EQ(0, raw_change_opcode(IBV_WR_RDMA_WRITE));
+	EXPECT_EQ(IBV_WC_BAD_RESP_ERR, waiting_end(&waiting));
+	waiting_fini(&waiting);
+}
+
+/*
+ * Pages that never come: who waits for them is the process, whose memory that is,
+ * and nobody else; and it only for as long as it likes.
+ */
+
+#define CONTEXTS	9
+#define PREFETCHES	256	/* that one may have under way */
+#define STALLED_QPS	300
+
+/* A QP that is its own peer, about to write to a page, or about to read one. */
+static struct ibv_qp *stall_qp(struct rdma *r, struct ibv_mr *mr, bool own)
+{
+	struct ibv_qp_init_attr init = {
+		.qp_type = IBV_QPT_RC,
+		.send_cq = r->cq,
+		.recv_cq = r->cq,
+		.cap = { .max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1,
+			 .max_recv_sge = 1, .max_inline_data = 8 },
+	};
+	struct ibv_sge sge = { .length = 8, .lkey = mr->lkey };
+	struct ibv_send_wr *bad, wr = {
+		.opcode = IBV_WR_RDMA_WRITE, .sg_list = &sge, .num_sge = 1,
+		.send_flags = own ? 0 : IBV_SEND_INLINE,
+	};
+	struct rdma side = *r;
+	struct rdma_addr addr;
+	uint64_t word = 0;
+
+	side.qp = ibv_create_qp(r->pd, &init);
+	if (!side.qp)
+		return NULL;
+	rdma_address(&side, &addr);
+	sge.addr = own ? (uintptr_t)mr->addr : (uintptr_t)&word;
+	wr.wr.rdma.remote_addr = (uintptr_t)mr->addr;
+	wr.wr.rdma.rkey = mr->rkey;
+	errno = -qp_restart(side.qp) ?: -rdma_connect(&side, &addr) ?:
+		ibv_post_send(side.qp, &wr, &bad);
+	return errno ? NULL : side.qp;
+}
+
+static int stall_prefetches(struct rdma *r, struct ibv_mr *mr)
+{
+	struct ibv_sge sge = {
+		.addr = (uintptr_t)mr->addr, .length = PAGE, .lkey = mr->lkey,
+	};
+	int i, err = 0;
+
+	for (i = 0; i < PREFETCHES && !err; i++)
+		err = rdma_advise(r->pd, IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, 0, &sge);
+	return err;
+}
+
+/*
+ * More of both than the kernel has workers for one kind of work. The files of the
+ * device are younger than that of the userfaultfd.
+ */
+static int stall_all(void *arg)
+{
+	static struct rdma r[CONTEXTS];
+	static struct held held;
+	struct ibv_mr *mr;
+	int i, err;
+
+	err = held_map(&held, PAGE);
+	for (i = 0; i < CONTEXTS && !err; i++) {
+		err = rdma_open(&r[i]);
+		if (err)
+			break;
+		mr = rdma_reg_odp(&r[i], held.mem, PAGE);
+		err = mr ? stall_prefetches(&r[i], mr) : -errno;
+	}
+	mr = err ? NULL : rdma_reg_odp(&r[0], held.mem, PAGE);
+	if (!err && !mr)
+		err = -errno;
+	for (i = 0; i < STALLED_QPS && !err; i++)
+		if (!stall_qp(&r[0], mr, i % 2))
+			err = -errno;
+
+	return err ?: held_wait(&held, arg);
+}
+
+/* It has said how it went, in time. */
+static int result_in_time(struct child *child)
+{
+	struct pollfd pfd = { .fd = child->sock, .events = POLLIN };
+
+	return poll(&pfd, 1, 1000 * PROMPT) == 1 ? child_result(child) : -ETIMEDOUT;
+}
+
+/* Where it cannot die it is left alone. */
+static bool killed_in_time(struct child *child)
+{
+	double end = now() + PROMPT;
+
+	kill(child->pid, SIGKILL);
+	while (waitpid(child->pid, NULL, WNOHANG) != child->pid) {
+		if (now() > end)
+			return false;
+		usleep(10000);
+	}
+	close(child->sock);
+	return true;
+}
+
+TEST(nobody_waits_for_the_pages_of_others)
+{
+	struct bench bench;
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, stall_all, NULL));
+	ASSERT_EQ(0, child_do(&child));
+
+	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, bench_register(&bench));
+	EXPECT_EQ(0, bench_write_new(&bench, 0, MIB(1)));
+	EXPECT_EQ(-1, bench_differs(&bench));
+
+	EXPECT_TRUE(killed_in_time(&child));
+	EXPECT_EQ(0, bench_fini(&bench));
+}
+
+/* Each ends what waits; there are many, of which some wait for their turn to wait. */
+static int end_one_by_one(void *arg __attribute__((unused)))
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+	struct ibv_qp *qps[STALLED_QPS];
+	struct ibv_cq *cq, *small;
+	struct ibv_mr *mr, *other;
+	struct ibv_wc wc;
+	struct held held;
+	struct rdma r;
+	int i, err;
+
+	err = rdma_open(&r) ?: held_map(&held, 2 * PAGE);
+	if (err)
+		return err;
+	cq = ibv_create_cq(r.ctx, 2 * STALLED_QPS, NULL, NULL, 0);
+	if (!cq)
+		return -errno;
+	small = r.cq;
+	r.cq = cq;
+	mr = rdma_reg_odp(&r, held.mem, PAGE);
+	other = rdma_reg_odp(&r, held.mem + PAGE, PAGE);
+	err = mr && other ? stall_prefetches(&r, mr) : -errno;
+	for (i = 0; i < STALLED_QPS && !err; i++) {
+		qps[i] = stall_qp(&r, i % 4 < 2 ? mr : other, i % 2);
+		if (!qps[i])
+			err = -errno;
+	}
+	err = err ?: held_wait(&held, NULL);
+
+	/* The last is behind all others */
+	err = err ?: -ibv_destroy_qp(qps[--i]);
+	err = err ?: qp_restart(qps[--i]);
+	err = err ?: -ibv_modify_qp(qps[0], &attr, IBV_QP_STATE);
+	while (!err && !(err = ibv_poll_cq(r.cq, 1, &wc)))
+		usleep(1000);
+	if (err > 0)
+		err = wc.status == IBV_WC_WR_FLUSH_ERR ? 0 : -EPROTO;
+	err = err ?: -ibv_dereg_mr(mr);
+	while (!err && i >= 0)
+		err = -ibv_destroy_qp(qps[i--]);
+	err = err ?: -ibv_dereg_mr(other);
+	err = err ?: -ibv_destroy_cq(cq);
+	if (err)
+		return err;
+
+	r.cq = small;
+	rdma_close(&r);
+	held_unmap(&held);
+	return 0;
+}
+
+TEST(what_is_to_go_waits_for_no_page)
+{
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, end_one_by_one, NULL));
+	ASSERT_EQ(0, child_start(&child));
+	ASSERT_EQ(0, result_in_time(&child));
+	EXPECT_EQ(0, child_end(&child));
+}
+
+/* It waits for the requests under way, without which it can do nothing. */
+static int change_while_stalled(void *arg)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD, .max_dest_rd_atomic = 1 };
+	volatile int *begins = arg;
+	struct ibv_mr *mr;
+	struct held held;
+	struct rdma r;
+	int err;
+
+	err = held_map(&held, PAGE) ?: rdma_open(&r);
+	if (err)
+		return err;
+	mr = rdma_reg_odp(&r, held.mem, PAGE);
+	r.qp = mr ? stall_qp(&r, mr, false) : NULL;
+	err = r.qp ? held_wait(&held, NULL) : -errno;
+	err = err ?: -ibv_modify_qp(r.qp, &attr, IBV_QP_STATE);
+	*begins = 1;
+	return err ?: -ibv_modify_qp(r.qp, &attr, IBV_QP_MAX_DEST_RD_ATOMIC);
+}
+
+TEST(who_waits_for_pages_can_be_killed)
+{
+	volatile int *begins = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+				    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct child child;
+
+	ASSERT_NE(MAP_FAILED, begins);
+	ASSERT_EQ(0, child_fork(&child, change_while_stalled, (void *)begins));
+	ASSERT_EQ(0, child_start(&child));
+	ASSERT_EQ(0, wait_until(begins, 1));
+	usleep(100000);
+	EXPECT_TRUE(killed_in_time(&child));
+	munmap((void *)begins, PAGE);
+}
+
+/* The peer has packets of it still, and is not going to look at them. */
+static int go_before_packets(void *arg __attribute__((unused)))
+{
+	struct ibv_send_wr *bad, wr = {
+		.opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_INLINE,
+		.num_sge = 1,
+	};
+	uint64_t word = 0;
+	struct ibv_sge sge = { .addr = (uintptr_t)&word, .length = 8 };
+	struct ibv_mr *mr;
+	struct held held;
+	struct link link;
+	int i, err;
+
+	err = held_map(&held, PAGE) ?: link_up(&link);
+	if (err)
+		return err;
+	mr = rdma_reg_odp(&link.far, held.mem, PAGE);
+	wr.sg_list = &sge;
+	wr.wr.rdma.remote_addr = (uintptr_t)held.mem;
+	wr.wr.rdma.rkey = mr ? mr->rkey : 0;
+	for (i = 0; i < 3 && !err; i++)
+		err = -ibv_post_send(link.near.qp, &wr, &bad);
+	err = err ?: held_wait(&held, NULL);
+	err = err ?: -ibv_destroy_qp(link.near.qp);
+	if (err)
+		return err;
+
+	link.near.qp = NULL;
+	ibv_dereg_mr(mr);
+	link_down(&link);
+	held_unmap(&held);
+	return 0;
+}
+
+TEST(a_qp_goes_before_its_packets)
+{
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, go_before_packets, NULL));
+	ASSERT_EQ(0, child_start(&child));
+	ASSERT_EQ(0, result_in_time(&child));
+	EXPECT_EQ(0, child_end(&child));
+}
+
+/* Connect again, with nothing that would send a request again of its own accord. */
+static int connect_without_timer(struct link *link)
+{
+	const int rtr = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU |
+			IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+			IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
+	const int rts = IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
+			IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC;
+	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr attr;
+	struct rdma_addr near;
+	int err;
+
+	rdma_address(&link->near, &near);
+	err = -ibv_query_qp(link->near.qp, &attr, rtr | rts, &init);
+	err = err ?: qp_restart(link->far.qp) ?: rdma_connect(&link->far, &near);
+	err = err ?: qp_restart(link->near.qp);
+	attr.qp_state = IBV_QPS_RTR;
+	attr.rq_psn = 0;
+	err = err ?: -ibv_modify_qp(link->near.qp, &attr, rtr);
+	attr.qp_state = IBV_QPS_RTS;
+	attr.sq_psn = 0;
+	attr.timeout = 0;
+	return err ?: -ibv_modify_qp(link->near.qp, &attr, rts);
+}
+
+static int set_device(const char *state)
+{
+	pid_t pid;
+	int err = command_start(&pid, "ip link set d0 %s", state);
+
+	return err ? err : command_wait(pid, PROMPT);
+}
+
+/*
+ * The second packet of a response, when the first is on its way. It is not the
+ * requester's loss: what comes next makes it ask again.
+ */
+TEST(a_response_that_cannot_be_sent)
+{
+	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_READ, .num_sge = 1 };
+	static uint8_t nothing[2 * PAGE], data[2][2 * PAGE];
+	int n, tries = 2000 * slowness();
+	struct ibv_qp_attr attr = {};
+	struct ibv_qp_init_attr init;
+	struct ibv_mr *mr, *ram_mr;
+	double end;
+	struct ibv_wc wc;
+	struct held held;
+	struct ibv_sge sge;
+	struct link link;
+
+	ASSERT_EQ(0, link_up(&link));
+	ASSERT_EQ(0, connect_without_timer(&link));
+	ASSERT_EQ(0, held_map(&held, 2 * PAGE));
+	mr = rdma_reg_odp(&link.far, held.mem, 2 * PAGE);
+	ram_mr = rdma_reg_odp(&link.near, data, sizeof(data));
+	ASSERT_NE(NULL, mr);
+	ASSERT_NE(NULL, ram_mr);
+
+	memset(data, 1, sizeof(data));
+	sge = (struct ibv_sge) {
+		.addr = (uintptr_t)data[0], .length = 2 * PAGE, .lkey = ram_mr->lkey,
+	};
+	wr.sg_list = &sge;
+	wr.wr.rdma.remote_addr = (uintptr_t)held.mem;
+	wr.wr.rdma.rkey = mr->rkey;
+	ASSERT_EQ(0, ibv_post_send(link.near.qp, &wr, &bad));
+	ASSERT_EQ(0, held_wait(&held, NULL));
+
+	ASSERT_EQ(0, set_device("down"));
+	EXPECT_EQ(0, held_release(&held));
+	end = now() + PROMPT;
+	while (!attr.rq_psn && now() < end && !usleep(1000))
+		ASSERT_EQ(0, ibv_query_qp(link.far.qp, &attr, IBV_QP_RQ_PSN, &init));
+	ASSERT_EQ(0, set_device("up"));
+	EXPECT_NE(0, attr.rq_psn);
+
+	sge.addr = (uintptr_t)data[1];
+	ASSERT_EQ(0, ibv_post_send(link.near.qp, &wr, &bad));
+	for (n = 0; n < 2 && tries--; ) {
+		if (!ibv_poll_cq(link.near.cq, 1, &wc)) {
+			usleep(10000);
+			continue;
+		}
+		EXPECT_EQ(IBV_WC_SUCCESS, wc.status);
+		n++;
+	}
+	EXPECT_EQ(2, n);
+	EXPECT_EQ(-1, differs(data[0], nothing, 2 * PAGE));
+	EXPECT_EQ(-1, differs(data[1], nothing, 2 * PAGE));
+
+	ibv_dereg_mr(mr);
+	ibv_dereg_mr(ram_mr);
+	held_unmap(&held);
+	link_down(&link);
+}
+
+static void __attribute__((noreturn)) be_killed(void)
+{
+	struct buffer buf;
+	struct rdma r;
+
+	if (rdma_open(&r) || buffer_map(&buf, SIZE, MADV_NOHUGEPAGE))
+		_exit(1);
+	buffer_write(&buf, 0, SIZE);
+	if (!rdma_reg_odp(&r, buf.mem, SIZE))
+		_exit(1);
+	raise(SIGSTOP);
+	_exit(1);
+}
+
+/* As the OOM reaper does: of a process that does not get on with dying. */
+TEST(memory_of_a_victim_can_be_taken)
+{
+	int status, pidfd;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid)
+		be_killed();
+	ASSERT_LT(0, pid);
+	pidfd = syscall(SYS_pidfd_open, pid, 0);
+	ASSERT_LE(0, pidfd);
+	ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
+	ASSERT_TRUE(WIFSTOPPED(status));
+
+	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, pid, NULL, PTRACE_O_TRACEEXIT));
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	do {
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_TRUE(WIFSTOPPED(status));
+		if (status >> 8 != (SIGTRAP | PTRACE_EVENT_EXIT << 8))
+			ptrace(PTRACE_CONT, pid, NULL, 0);
+	} while (status >> 8 != (SIGTRAP | PTRACE_EVENT_EXIT << 8));
+
+	EXPECT_EQ(0, syscall(SYS_process_mrelease, pidfd, 0)) {
+		TH_LOG("errno %d", errno);
+	}
+
+	ptrace(PTRACE_CONT, pid, NULL, 0);
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	close(pidfd);
 }
 
 TEST_HARNESS_MAIN

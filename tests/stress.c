@@ -125,7 +125,7 @@ static void settle(struct actor *a, const struct target *t, enum kind kind)
 	complain(a, kind, t, err);
 }
 
-static int do_unit(struct actor *a, struct target *t, enum kind kind)
+static void do_unit(struct actor *a, struct target *t, enum kind kind)
 {
 	struct unit *unit = &a->units[t->region][t->index];
 	bool write = operations[kind].class == WRITE, wiped;
@@ -140,8 +140,7 @@ static int do_unit(struct actor *a, struct target *t, enum kind kind)
 	err = operations[kind].fn(a, t);
 	wiped = before.wiped != unit->wiped ||
 		changed(before.wiped, load(&shared->wiped[a->host][t->region]));
-	if (err && !is_allowed(a, t->device, t, &before, err))
-		complain(a, kind, t, err);
+	judge(a, kind, t, &before, err);
 	if (write) {
 		unit->gen++;
 		unit->doubt = err || wiped;
@@ -149,7 +148,6 @@ static int do_unit(struct actor *a, struct target *t, enum kind kind)
 		check((uint64_t *)a->ram, &t->now, unit->gen, false, t->mem,
 		      kind_names[kind]);
 	}
-	return err;
 }
 
 /* A change of the mapping, and everybody is told that it is under way. */
@@ -182,7 +180,7 @@ static void do_something(struct actor *a)
 	case WRITE:
 	case READ:
 		choose_unit(a, &t, op->small);
-		count(kind, do_unit(a, &t, kind));
+		do_unit(a, &t, kind);
 		return;
 	case PAGES:
 		choose_pages(a, &t, false);
@@ -198,9 +196,7 @@ static void do_something(struct actor *a)
 		/* That it has changed the mapping itself is no excuse */
 		before.flux = load(&shared->flux[me][t.region]);
 	}
-	count(kind, err);
-	if (err && !is_allowed(a, t.device, &t, &before, err))
-		complain(a, kind, &t, err);
+	judge(a, kind, &t, &before, err);
 }
 
 /*
@@ -492,17 +488,7 @@ static void devices_main(struct actor *a)
 
 static long meminfo(const char *field)
 {
-	char line[128];
-	long kib = 0;
-	FILE *file;
-
-	file = fopen("/proc/meminfo", "r");
-	while (file && fgets(line, sizeof(line), file))
-		if (!strncmp(line, field, strlen(field)))
-			sscanf(strchr(line, ':') + 1, "%ld", &kib);
-	if (file)
-		fclose(file);
-	return kib;
+	return field_read("/proc/meminfo", field);
 }
 
 /* Take memory until others are swapped out. */
@@ -611,6 +597,7 @@ static void storm(double seconds)
 	shared->stop = false;
 	shared->ready = shared->verified = 0;
 	memset(shared->done, 0, sizeof(shared->done));
+	memset(shared->excused, 0, sizeof(shared->excused));
 	memset(shared->refused, 0, sizeof(shared->refused));
 	shared->looked = 0;
 	for (i = 0; i < HOSTS; i++) {
@@ -664,6 +651,9 @@ TEST(everybody_gets_to_an_end)
 /* Those that nobody is told of, if they do not. */
 static uint64_t splits_before, copies_before;
 
+/* Somebody else is at work on the same pages now and then, but not mostly. */
+#define MAY_BE_REFUSED(done)	(4 * (done) + 10)
+
 TEST(all_kinds_of_things_have_happened)
 {
 	int kind;
@@ -671,9 +661,12 @@ TEST(all_kinds_of_things_have_happened)
 	EXPECT_LT(splits_before, number_read(SPLIT));
 	EXPECT_LT(copies_before, stat_read("alias_cpu"));
 	for (kind = 0; kind < NR_KINDS; kind++) {
-		printf("# %-14s %6lu, refused %lu\n", kind_names[kind],
-		       shared->done[kind], shared->refused[kind]);
+		printf("# %-14s %6lu, refused %lu, excused %lu\n",
+		       kind_names[kind], shared->done[kind],
+		       shared->refused[kind], shared->excused[kind]);
 		EXPECT_LT(0, shared->done[kind])
+			TH_LOG("%s", kind_names[kind]);
+		EXPECT_GE(MAY_BE_REFUSED(shared->done[kind]), shared->refused[kind])
 			TH_LOG("%s", kind_names[kind]);
 	}
 	printf("# children looked at %lu units\n", shared->looked);
@@ -687,9 +680,6 @@ TEST(no_##_kind##_leaked)						\
 {									\
 	int grown = figures_grown(&shared->before, _prefix, SETTLE);	\
 									\
-	/* Without DEBUG=1 the kernel does not count mappings */		\
-	if (grown < 0 && !strcmp(_prefix, "dma/") && slowness() == 1)	\
-		SKIP(return, "nothing counts them");			\
 	EXPECT_EQ(0, grown);						\
 }
 

@@ -159,6 +159,21 @@ void complain(const struct actor *a, enum kind kind,
 		       t->region, t->mem, t->size, t->device);
 }
 
+void judge(const struct actor *a, enum kind kind, const struct target *t,
+	   const struct moment *before, int err)
+{
+	struct moment now = look_around(a, t->region);
+
+	if (err && (changed(before->flux, now.flux) ||
+		    changed(before->pressure, now.pressure) ||
+		    changed(a->opened[t->device], load(&shared->away[t->device]))))
+		bump(&shared->excused[kind]);
+	else
+		count(kind, err);
+	if (err && !is_allowed(a, t->device, t, before, err))
+		complain(a, kind, t, err);
+}
+
 bool check(const uint64_t *found, const struct words *words,
 	   uint32_t oldest, bool zero, const void *addr, const char *how)
 {

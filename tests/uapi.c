@@ -65,6 +65,16 @@ static const struct piece {
 	{ 0, SIZE },
 };
 
+/*
+ * What cannot be reclaimed of it. KASAN keeps what is freed for a while, until its
+ * cache is shrunk.
+ */
+static uint64_t slab_size(void)
+{
+	system("for f in /sys/kernel/slab/kmalloc-*/shrink; do echo 1 >$f; done");
+	return KIB(field_read("/proc/meminfo", "SUnreclaim"));
+}
+
 static uint64_t sum_words(const void *words, size_t size)
 {
 	const uint64_t *p = words;
@@ -287,6 +297,85 @@ TEST_F(uapi, counters_count_pages)
 	EXPECT_EQ(before.vram_free, after.vram_free);
 }
 
+static int may_work_but_not_count(void *arg)
+{
+	struct drm_vsvm_counters counters;
+	struct buffer *buf = arg;
+	int gpu = gpu_open(0);
+
+	if (setresuid(65534, 65534, 65534))
+		return -errno;
+	return buffer_to_vram(buf, gpu, 0, buf->size) ||
+	       gpu_counters(gpu, &counters) != -EPERM;
+}
+
+/* They tell of what others do. */
+TEST_F(uapi, counters_are_not_for_everybody)
+{
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, may_work_but_not_count, &self->buf));
+	EXPECT_EQ(0, child_do(&child));
+	EXPECT_EQ(0, child_end(&child));
+}
+
+static int fills_vram(void *arg)
+{
+	volatile int *stage = arg;
+	struct drm_vsvm_info info;
+	int gpu = gpu_open(0), err;
+	struct buffer buf;
+
+	err = gpu_info(gpu, &info);
+	if (!err)
+		err = buffer_map(&buf, info.vram_size, MADV_NOHUGEPAGE);
+	if (!err)
+		err = buffer_to_vram(&buf, gpu, 0, buf.size);
+	*stage = 1;
+	return err ?: wait_until(stage, 2) ?: buffer_differs(&buf) != -1;
+}
+
+TEST_F(uapi, nobody_keeps_all_of_vram)
+{
+	volatile int *stage = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct child child;
+
+	ASSERT_NE(MAP_FAILED, stage);
+	ASSERT_EQ(0, child_fork(&child, fills_vram, (void *)stage));
+	ASSERT_EQ(0, child_start(&child));
+	ASSERT_EQ(0, wait_until(stage, 1));
+	EXPECT_EQ(0, vram_free(self->gpu));
+	EXPECT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, SIZE));
+	EXPECT_EQ(PAGES, pages_in_vram(self->gpu, self->buf.mem, SIZE));
+	*stage = 2;
+	EXPECT_EQ(0, child_result(&child));
+	EXPECT_EQ(0, child_end(&child));
+}
+
+/* What the kernel has for ranges, which nothing is mapped to any more. */
+TEST_F(uapi, ranges_of_nothing_take_no_memory)
+{
+	const size_t size = MIB(2048);
+	uint64_t before, after;
+	uint8_t *mem;
+	size_t pos;
+
+	mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	ASSERT_EQ(0, madvise(mem, size, MADV_HUGEPAGE));
+	before = slab_size();
+	for (pos = HUGE_PAGE - (uintptr_t)mem % HUGE_PAGE; pos < size - HUGE_PAGE;
+	     pos += HUGE_PAGE) {
+		ASSERT_EQ(0, gpu_sum(self->gpu, mem + pos, 8, &self->sum));
+		ASSERT_EQ(0, madvise(mem + pos, HUGE_PAGE, MADV_DONTNEED));
+	}
+	after = slab_size();
+	EXPECT_GT(before + MIB(4), after);
+	munmap(mem, size);
+}
+
 TEST_F(uapi, all_of_vram_is_in_the_window)
 {
 	struct drm_vsvm_info info;
@@ -379,8 +468,7 @@ TEST_F(uapi, hugetlb_memory_is_used_in_place)
 	ASSERT_EQ(0, file_write("/proc/sys/vm/nr_hugepages", "2"));
 	mem = mmap(NULL, 2 * HUGE_PAGE, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-	if (mem == MAP_FAILED)
-		SKIP(return, "no room for hugetlb pages");
+	ASSERT_NE(MAP_FAILED, mem);
 	CHECK_STAYS(mem, 2 * HUGE_PAGE);
 	EXPECT_EQ(0, file_write("/proc/sys/vm/nr_hugepages", "0"));
 }
@@ -395,6 +483,40 @@ TEST_F(uapi, read_only_file_is_summed_up)
 	EXPECT_EQ(sum_words(mem, 4 * PAGE), self->sum);
 	munmap(mem, 4 * PAGE);
 	close(fd);
+}
+
+/* What a thread may not do itself, the GPU does not do for it. */
+TEST_F(uapi, protection_keys_bind_the_gpu)
+{
+	uint8_t *deny = self->buf.mem, *read = deny + HUGE_PAGE;
+	int deny_key = pkey_alloc(0, PKEY_DISABLE_ACCESS);
+	int read_key = pkey_alloc(0, PKEY_DISABLE_WRITE), i;
+
+	ASSERT_LE(0, deny_key);
+	ASSERT_LE(0, read_key);
+	ASSERT_EQ(0, pkey_mprotect(deny, HUGE_PAGE, PROT_READ | PROT_WRITE, deny_key));
+	ASSERT_EQ(0, pkey_mprotect(read, HUGE_PAGE, PROT_READ | PROT_WRITE, read_key));
+
+	/* Nor what it has a mapping of. */
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(-EFAULT, gpu_sum(self->gpu, deny, PAGE, &self->sum));
+		EXPECT_EQ(0, self->sum);
+		EXPECT_EQ(-EFAULT, gpu_copy(self->gpu, self->src.mem, deny, PAGE));
+		EXPECT_EQ(-EFAULT, gpu_fill(self->gpu, deny, PAGE, KEY));
+		EXPECT_EQ(0, gpu_sum(self->gpu, read, PAGE, &self->sum));
+		EXPECT_EQ(-EFAULT, gpu_xor(self->gpu, read, PAGE, KEY));
+		EXPECT_EQ(-EFAULT, gpu_copy(self->gpu, read, self->src.mem, PAGE));
+		self->sum = 0;
+		ASSERT_EQ(0, gpu_to_vram(self->gpu, deny, SIZE, NULL));
+		EXPECT_EQ(PAGES, pages_in_vram(self->gpu, deny, SIZE));
+	}
+
+	ASSERT_EQ(0, pkey_set(deny_key, 0));
+	ASSERT_EQ(0, pkey_set(read_key, 0));
+	EXPECT_EQ(0, buffer_xor(&self->buf, self->gpu, 0, SIZE));
+	ASSERT_EQ(0, pkey_mprotect(deny, SIZE, PROT_READ | PROT_WRITE, 0));
+	EXPECT_EQ(0, pkey_free(deny_key));
+	EXPECT_EQ(0, pkey_free(read_key));
 }
 
 /* Bad input. Nothing of it changes the memory; the teardown looks. */
@@ -571,6 +693,192 @@ TEST_F(uapi, protection_of_other_pages_does_not_matter)
 
 	ASSERT_EQ(0, mprotect(mem, SIZE, PROT_READ | PROT_WRITE));
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+}
+
+/*
+ * Memory of which the process may write the first half. The GPU has read the
+ * second one, and so has got a mapping of all, as it was then: of pages that are
+ * another's as well.
+ */
+
+enum others { FILE_PAGES, ZERO_PAGES, CHILDS_PAGES, CHILDS_PAGES_IN_VRAM };
+
+FIXTURE(half) {
+	int gpu;
+	uint64_t vram_free;
+	struct buffer buf;
+	struct child child;
+	int fd;
+	uint64_t sum;
+};
+
+FIXTURE_VARIANT(half) {
+	enum others others;
+	size_t size;
+	int advice;
+};
+
+#define HALF(_name, _others, _size, _advice)				\
+FIXTURE_VARIANT_ADD(half, _name) {					\
+	.others = _others,						\
+	.size = _size,							\
+	.advice = _advice,						\
+}
+
+HALF(of_a_file, FILE_PAGES, KIB(64), 0);
+HALF(of_a_large_file, FILE_PAGES, HUGE_PAGE, 0);
+HALF(never_touched, ZERO_PAGES, KIB(64), MADV_NOHUGEPAGE);
+HALF(never_touched_huge, ZERO_PAGES, HUGE_PAGE, MADV_HUGEPAGE);
+HALF(shared_by_fork, CHILDS_PAGES, HUGE_PAGE, MADV_NOHUGEPAGE);
+HALF(shared_by_fork_huge, CHILDS_PAGES, HUGE_PAGE, MADV_HUGEPAGE);
+HALF(in_vram, CHILDS_PAGES_IN_VRAM, HUGE_PAGE, MADV_NOHUGEPAGE);
+HALF(in_vram_huge, CHILDS_PAGES_IN_VRAM, HUGE_PAGE, MADV_HUGEPAGE);
+
+#define FILE_NAME	"/tmp/test-uapi"
+
+static int child_sees_what_was(void *arg)
+{
+	return buffer_differs(arg) != -1;
+}
+
+/* Others' pages, at the place of the buffer. */
+static int half_get(FIXTURE_DATA(half) *self, enum others others)
+{
+	struct buffer *buf = &self->buf;
+	int err = 0;
+
+	switch (others) {
+	case FILE_PAGES:
+		buffer_write(buf, 0, buf->size);
+		self->fd = open(FILE_NAME, O_RDWR | O_CREAT | O_TRUNC, 0444);
+		if (write(self->fd, buf->shadow, buf->size) != (ssize_t)buf->size)
+			return -EIO;
+		close(self->fd);
+		self->fd = open(FILE_NAME, O_RDONLY | O_CLOEXEC);
+		if (mmap(buf->mem, buf->size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_FIXED, self->fd, 0) != buf->mem)
+			return -errno;
+		break;
+	case ZERO_PAGES:
+		break;
+	case CHILDS_PAGES_IN_VRAM:
+		err = buffer_to_vram(buf, self->gpu, 0, buf->size);
+		break;
+	default:
+		buffer_write(buf, 0, buf->size);
+		break;
+	}
+	if (err)
+		return err;
+
+	/* The GPU knows the range from before it has two halves */
+	if (buffer_differs_on_gpu(buf, self->gpu) != -1)
+		return -EILSEQ;
+	if ((others == FILE_PAGES || others == ZERO_PAGES) &&
+	    madvise(buf->mem, buf->size, MADV_DONTNEED))
+		return -errno;
+	return child_fork(&self->child, child_sees_what_was, buf);
+}
+
+FIXTURE_SETUP(half)
+{
+	self->gpu = gpu_open(0);
+	ASSERT_LE(0, self->gpu);
+	self->vram_free = vram_free(self->gpu);
+	ASSERT_EQ(0, buffer_map(&self->buf, HUGE_PAGE,
+				variant->advice ?: MADV_NOHUGEPAGE));
+	self->buf.size = variant->size;
+	ASSERT_EQ(0, half_get(self, variant->others));
+
+	ASSERT_EQ(0, mprotect(self->buf.mem + variant->size / 2,
+			      variant->size / 2, PROT_READ));
+	ASSERT_EQ(0, gpu_sum(self->gpu, self->buf.mem + variant->size / 2,
+			     variant->size / 2, &self->sum));
+	EXPECT_EQ(sum_words(self->buf.shadow + variant->size / 2,
+			    variant->size / 2), self->sum);
+}
+
+/* Neither the others nor the second half have seen anything of it. */
+FIXTURE_TEARDOWN(half)
+{
+	static uint8_t now[HUGE_PAGE], none[HUGE_PAGE];
+	struct buffer fresh;
+
+	EXPECT_EQ(0, child_do(&self->child));
+	EXPECT_EQ(0, child_end(&self->child));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
+	EXPECT_EQ(-1, buffer_differs(&self->buf));
+	if (variant->others == FILE_PAGES) {
+		struct buffer file = { .size = variant->size };
+
+		/* The child has a shadow as it was; and the file has it, too */
+		EXPECT_EQ((ssize_t)file.size, pread(self->fd, now, file.size, 0));
+		EXPECT_EQ(-1, differs(now + file.size / 2,
+				      self->buf.shadow + file.size / 2,
+				      file.size / 2));
+		EXPECT_NE(0, memcmp(now, self->buf.shadow, PAGE));
+		close(self->fd);
+		unlink(FILE_NAME);
+	}
+	ASSERT_EQ(0, buffer_map(&fresh, HUGE_PAGE, MADV_HUGEPAGE));
+	EXPECT_EQ(-1, differs(fresh.mem, none, HUGE_PAGE));
+	buffer_unmap(&fresh);
+	self->buf.size = HUGE_PAGE;
+	buffer_unmap(&self->buf);
+	EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
+	close(self->gpu);
+}
+
+TEST_F(half, is_filled)
+{
+	uint64_t key = KEY;
+	size_t pos;
+
+	ASSERT_EQ(0, gpu_fill(self->gpu, self->buf.mem, PAGE, key));
+	for (pos = 0; pos < PAGE; pos += sizeof(key))
+		memcpy(self->buf.shadow + pos, &key, sizeof(key));
+	EXPECT_EQ(-EACCES, gpu_fill(self->gpu, self->buf.mem + variant->size / 2,
+				    PAGE, key));
+}
+
+TEST_F(half, is_xored)
+{
+	ASSERT_EQ(0, buffer_xor(&self->buf, self->gpu, 0, variant->size / 2));
+	EXPECT_EQ(-EACCES, gpu_xor(self->gpu, self->buf.mem,
+				   variant->size / 2 + PAGE, 0));
+}
+
+TEST_F(half, is_copied_to)
+{
+	struct buffer from;
+
+	ASSERT_EQ(0, buffer_map(&from, HUGE_PAGE, MADV_HUGEPAGE));
+	buffer_write(&from, 0, HUGE_PAGE);
+	ASSERT_EQ(0, gpu_copy(self->gpu, self->buf.mem + 8, from.mem, PAGE));
+	memcpy(self->buf.shadow + 8, from.shadow, PAGE);
+	EXPECT_EQ(-EACCES, gpu_copy(self->gpu, self->buf.mem + variant->size / 2,
+				    from.mem, PAGE));
+	buffer_unmap(&from);
+}
+
+static int xor_half(void *arg)
+{
+	struct buffer *buf = arg;
+	int gpu = gpu_open(0);
+
+	return buffer_xor(buf, gpu, 0, buf->size / 2);
+}
+
+/* Nor by who has them from us, and a GPU. */
+TEST_F(half, is_xored_by_a_child)
+{
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, xor_half, &self->buf));
+	EXPECT_EQ(0, child_do(&child));
+	EXPECT_EQ(0, child_end(&child));
+	if (variant->others == FILE_PAGES)
+		EXPECT_EQ(0, buffer_xor(&self->buf, self->gpu, 0, PAGE));
 }
 
 TEST_F(uapi, copies_that_overlap)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the kernel says of peer-to-peer access to device-private memory: a switch
- * and counters in sysfs, and for root, in debugfs, the windows of exporters and
+ * What the kernel says of peer-to-peer access to device-private memory: a switch in
+ * sysfs, and for root counters there, and in debugfs the windows of exporters and
  * who can reach them. Functions return 0 or a negative errno.
  */
 #ifndef P2PDMA_H

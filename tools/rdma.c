@@ -251,8 +251,8 @@ struct ibv_mr *rdma_reg_odp(struct rdma *r, void *addr, size_t size)
  * ibv_advise_mr() for libraries that do not have it for rxe, those before
  * rdma-core 58: the kernel's own interface.
  */
-static int advise_mr(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
-		     uint32_t flags, struct ibv_sge *sge)
+int rdma_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
+		uint32_t flags, struct ibv_sge *sge)
 {
 	struct ib_uverbs_sge element = {
 		.addr = sge->addr,
@@ -317,7 +317,7 @@ int rdma_prefetch(struct rdma *r, struct ibv_mr *mr, void *addr, size_t size,
 	/* The length of an element has 32 bits */
 	for (; size; size -= sge.length, sge.addr += sge.length) {
 		sge.length = size < MAX_SIZE ? size : MAX_SIZE;
-		err = advise_mr(r->pd, advice, IBV_ADVISE_MR_FLAG_FLUSH, &sge);
+		err = rdma_advise(r->pd, advice, IBV_ADVISE_MR_FLAG_FLUSH, &sge);
 		if (err)
 			return err;
 	}
@@ -335,7 +335,7 @@ int rdma_prefetch_begin(struct rdma *r, struct ibv_mr *mr, void *addr, size_t si
 
 	if (size > MAX_SIZE)
 		return -EMSGSIZE;
-	return advise_mr(r->pd, IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, 0, &sge);
+	return rdma_advise(r->pd, IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, 0, &sge);
 }
 
 /* Sleep until there may be a completion. */
@@ -486,4 +486,36 @@ int rdma_cmp_swap(struct rdma *r, uint64_t *old, uint32_t lkey,
 	};
 
 	return post_atomic(r, &wr, old, lkey, raddr, rkey);
+}
+
+int rdma_bind_mw(struct rdma *r, struct ibv_mw *mw,
+		 const struct ibv_mw_bind_info *info, uint32_t *rkey)
+{
+	struct ibv_send_wr wr = {
+		.opcode = IBV_WR_BIND_MW,
+		.bind_mw = {
+			.mw = mw,
+			.rkey = ibv_inc_rkey(mw->rkey),
+			.bind_info = *info,
+		},
+	};
+	struct ibv_send_wr *bad;
+	int err;
+
+	*rkey = wr.bind_mw.rkey;
+	err = ibv_post_send(r->qp, &wr, &bad);
+	return err ? -err : wait_completion(r, r->cq);
+}
+
+int rdma_invalidate(struct rdma *r, uint32_t rkey)
+{
+	struct ibv_send_wr wr = {
+		.opcode = IBV_WR_LOCAL_INV,
+		.invalidate_rkey = rkey,
+	};
+	struct ibv_send_wr *bad;
+	int err;
+
+	err = ibv_post_send(r->qp, &wr, &bad);
+	return err ? -err : wait_completion(r, r->cq);
 }

@@ -43,6 +43,10 @@ int rdma_prefetch(struct rdma *r, struct ibv_mr *mr, void *addr, size_t size,
 /* The same for writing, but the kernel does it later. */
 int rdma_prefetch_begin(struct rdma *r, struct ibv_mr *mr, void *addr, size_t size);
 
+/* Of one element as it is, to which ibv_advise_mr() adds nothing. */
+int rdma_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
+		uint32_t flags, struct ibv_sge *sge);
+
 /* Each posts one work request of the size given (up to 1 GiB) and waits. */
 int rdma_read(struct rdma *r, void *buf, uint32_t lkey, uint64_t raddr,
 	      uint32_t rkey, size_t size);
@@ -55,5 +59,10 @@ int rdma_fetch_add(struct rdma *r, uint64_t *old, uint32_t lkey,
 		   uint64_t raddr, uint32_t rkey, uint64_t add);
 int rdma_cmp_swap(struct rdma *r, uint64_t *old, uint32_t lkey,
 		  uint64_t raddr, uint32_t rkey, uint64_t cmp, uint64_t swap);
+
+/* Bind a memory window that is not bound; peers know it as *@rkey. */
+int rdma_bind_mw(struct rdma *r, struct ibv_mw *mw,
+		 const struct ibv_mw_bind_info *info, uint32_t *rkey);
+int rdma_invalidate(struct rdma *r, uint32_t rkey);
 
 #endif

@@ -304,6 +304,8 @@ void run_stat(struct options *o)
 	int err;
 
 	err = read_windows(&windows, &nr);
+	if (err == -EACCES)
+		fail(EXIT_FAILURE, DEBUGFS_DIR ": %s", cure(err));
 	if (err)
 		fprintf(stderr, "hmmp2p: nothing by device: " DEBUGFS_DIR ": %s\n",
 			cure(err));

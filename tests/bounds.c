@@ -1,0 +1,1362 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Addresses that a peer chooses, and a process for its own side: iova, offset,
+ * length and key of each operation, of MRs pinned and on demand, in RAM and in
+ * VRAM, and through memory windows. What they name is what they reach, and
+ * nothing beside it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <arpa/inet.h>
+#include <netinet/ip.h>
+#include <rdma/rdma_user_rxe.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+#include "raw_wqe.h"
+
+#define SIZE	MIB(2)
+
+/* The MR is in the middle, so that it has neighbours. */
+#define MR_AT	(KIB(512) + 3 * PAGE)
+#define MR_SIZE	(MIB(1) + 5 * PAGE)
+
+#define REMOTE	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ |	\
+		 IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC |	\
+		 IBV_ACCESS_MW_BIND)
+
+enum where {
+	PINNED,
+	IN_RAM,
+	IN_VRAM,
+};
+
+enum iova {
+	AT_ADDRESS,
+	AT_ZERO,
+	HALF_WAY,
+	AT_THE_END,
+};
+
+/* All that a peer can do to memory, and a process by a key of its own. */
+enum op {
+	READ,
+	WRITE,
+	FETCH_ADD,
+	CMP_SWAP,
+	ATOMIC_WRITE,
+	REMOTE_OPS,
+	SEND = REMOTE_OPS,
+	RECV,
+	READ_INTO,
+	WRITE_FROM,
+	OPS,
+};
+
+static const char * const op_names[] = {
+	[READ] = "read",
+	[WRITE] = "write",
+	[FETCH_ADD] = "fetch and add",
+	[CMP_SWAP] = "compare and swap",
+	[ATOMIC_WRITE] = "atomic write",
+	[SEND] = "send",
+	[RECV] = "receive",
+	[READ_INTO] = "read into",
+	[WRITE_FROM] = "write from",
+};
+
+/* What is done, to which key, and how much of it. Atomics are of eight bytes. */
+struct attempt {
+	enum op op;
+	uint32_t key;
+	uint64_t iova;
+	size_t size;
+};
+
+static uint64_t iova_of(enum iova iova, uint64_t addr)
+{
+	switch (iova) {
+	case AT_ZERO:
+		return 0;
+	case HALF_WAY:
+		return addr + MR_SIZE / 2 / PAGE * PAGE;
+	case AT_THE_END:
+		return -MR_SIZE - PAGE;
+	default:
+		return addr;
+	}
+}
+
+static struct ibv_mr *reg(struct ibv_pd *pd, void *mem, size_t size,
+			  uint64_t iova, enum where where)
+{
+	int access = REMOTE | (where == PINNED ? 0 : IBV_ACCESS_ON_DEMAND);
+
+	return ibv_reg_mr_iova(pd, mem, size, iova, access);
+}
+
+/* The far side's own requests go to memory of the near side. */
+static int attempt_local(struct bench *bench, const struct attempt *a)
+{
+	struct rdma *far = &bench->link.far, *near = &bench->link.near;
+	uint8_t *ram = bench->ram.mem;
+	uint32_t key = bench->ram_mr->lkey;
+	void *mem = (void *)a->iova;
+	int err, err2;
+
+	switch (a->op) {
+	case READ_INTO:
+		return rdma_read(far, mem, a->key, (uintptr_t)ram, key, a->size);
+	case WRITE_FROM:
+		return rdma_write(far, mem, a->key, (uintptr_t)ram, key, a->size);
+	case SEND:
+		err = rdma_post_recv(near, ram, key, a->size);
+		err = err ?: rdma_send(far, mem, a->key, a->size);
+		return err ?: rdma_wait(near);
+	default:
+		err = rdma_post_recv(far, mem, a->key, a->size);
+		err = err ?: rdma_send(near, ram, key, a->size);
+		err2 = rdma_wait(far);
+		return err ?: err2;
+	}
+}
+
+static int attempt(struct bench *bench, const struct attempt *a)
+{
+	struct rdma *near = &bench->link.near;
+	uint8_t *ram = bench->ram.mem;
+	uint32_t key = bench->ram_mr->lkey;
+	uint64_t *word = (uint64_t *)ram;
+
+	switch (a->op) {
+	case READ:
+		return rdma_read(near, ram, key, a->iova, a->key, a->size);
+	case WRITE:
+		return rdma_write(near, ram, key, a->iova, a->key, a->size);
+	case FETCH_ADD:
+		return rdma_fetch_add(near, word, key, a->iova, a->key, 1);
+	case CMP_SWAP:
+		/* That it does not match changes nothing, and tells as much */
+		return rdma_cmp_swap(near, word, key, a->iova, a->key, 0, 1);
+	case ATOMIC_WRITE:
+		return raw_atomic_write(near, a->iova, a->key, 0x1122334455667788);
+	default:
+		return attempt_local(bench, a);
+	}
+}
+
+/*
+ * It has been done to @at of the buffer: let the shadows follow, and look at all
+ * of both.
+ */
+static bool done_right(struct bench *bench, const struct attempt *a, size_t at)
+{
+	uint8_t *shadow = bench->buf.shadow + at, *ram = bench->ram.shadow;
+	uint64_t word;
+
+	switch (a->op) {
+	case READ:
+	case SEND:
+	case WRITE_FROM:
+		memcpy(ram, shadow, a->size);
+		break;
+	case WRITE:
+	case RECV:
+	case READ_INTO:
+		memcpy(shadow, ram, a->size);
+		break;
+	case FETCH_ADD:
+		memcpy(&word, shadow, sizeof(word));
+		memcpy(ram, &word, sizeof(word));
+		word++;
+		memcpy(shadow, &word, sizeof(word));
+		break;
+	case CMP_SWAP:
+		memcpy(ram, shadow, sizeof(word));
+		break;
+	default:
+		word = 0x1122334455667788;
+		memcpy(shadow, &word, sizeof(word));
+		break;
+	}
+
+	return buffer_differs_on_gpu(&bench->buf, bench->gpu) == -1 &&
+	       buffer_differs(&bench->ram) == -1;
+}
+
+/*
+ * After a request that failed. A side that has made none does not learn of it, nor
+ * does one whose peer did not get as far as asking; receives that it has are flushed.
+ */
+static int revive(struct link *link, struct rdma *idle)
+{
+	struct ibv_cq *cqs[] = {
+		link->near.cq, link->near.qp->recv_cq,
+		link->far.cq, link->far.qp->recv_cq,
+	};
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+	unsigned int i;
+	struct ibv_wc wc;
+	int err;
+
+	if (idle)
+		ibv_modify_qp(idle->qp, &attr, IBV_QP_STATE);
+	err = link_revive(link);
+	for (i = 0; i < ARRAY_LEN(cqs); i++)
+		while (ibv_poll_cq(cqs[i], 1, &wc) > 0)
+			;
+
+	return err;
+}
+
+/* It was refused: nothing has changed on either side, and the link works again. */
+static bool refused(struct bench *bench, const struct attempt *a)
+{
+	bool own = a->op == SEND || a->op == READ_INTO || a->op == WRITE_FROM;
+	int err = attempt(bench, a);
+	int err2 = revive(&bench->link, own ? &bench->link.near : NULL);
+	ssize_t buf = buffer_differs_on_gpu(&bench->buf, bench->gpu);
+	ssize_t ram = buffer_differs(&bench->ram);
+
+	if (err == -EREMOTEIO && !err2 && buf == -1 && ram == -1)
+		return true;
+	printf("# %d, connected again: %d, changed at %zd, of the peer at %zd\n",
+	       err, err2, buf, ram);
+	return false;
+}
+
+FIXTURE(bounds) {
+	struct bench bench;
+	struct buffer others[2];
+	struct ibv_mr *other_mrs[8];
+	struct ibv_mr *mr;
+	uint64_t iova;
+};
+
+FIXTURE_VARIANT(bounds) {
+	enum where where;
+	enum iova iova;
+};
+
+#define VARIANT(_name, _where, _iova)		\
+FIXTURE_VARIANT_ADD(bounds, _name) {		\
+	.where = _where,			\
+	.iova = _iova,				\
+}
+
+VARIANT(pinned_at_address, PINNED, AT_ADDRESS);
+VARIANT(pinned_at_zero, PINNED, AT_ZERO);
+VARIANT(pinned_at_the_end, PINNED, AT_THE_END);
+VARIANT(ram_at_address, IN_RAM, AT_ADDRESS);
+VARIANT(ram_at_zero, IN_RAM, AT_ZERO);
+VARIANT(ram_half_way, IN_RAM, HALF_WAY);
+VARIANT(ram_at_the_end, IN_RAM, AT_THE_END);
+VARIANT(vram_at_address, IN_VRAM, AT_ADDRESS);
+VARIANT(vram_half_way, IN_VRAM, HALF_WAY);
+
+/*
+ * Others have MRs as well, whose lists of pages are beside that of the one under
+ * test in the kernel's memory.
+ */
+FIXTURE_SETUP(bounds)
+{
+	struct ibv_pd *pd;
+	unsigned int i;
+	uint8_t *mem;
+
+	ASSERT_EQ(0, bench_init(&self->bench, SIZE, MADV_HUGEPAGE));
+	pd = self->bench.link.far.pd;
+	buffer_write(&self->bench.buf, 0, SIZE);
+	buffer_write(&self->bench.ram, 0, SIZE);
+	if (variant->where == IN_VRAM)
+		ASSERT_EQ(0, buffer_to_vram(&self->bench.buf, self->bench.gpu,
+					    0, SIZE));
+
+	for (i = 0; i < ARRAY_LEN(self->others); i++) {
+		ASSERT_EQ(0, buffer_map(&self->others[i], SIZE, MADV_NOHUGEPAGE));
+		buffer_write(&self->others[i], 0, SIZE);
+	}
+	mem = self->bench.buf.mem + MR_AT;
+	self->iova = iova_of(variant->iova, (uintptr_t)mem);
+	for (i = 0; i < ARRAY_LEN(self->other_mrs); i++) {
+		struct buffer *other = &self->others[i % 2];
+
+		if (i == ARRAY_LEN(self->other_mrs) / 2) {
+			self->mr = reg(pd, mem, MR_SIZE, self->iova, variant->where);
+			ASSERT_NE(NULL, self->mr);
+		}
+		self->other_mrs[i] = reg(self->bench.link.near.pd, other->mem,
+					 SIZE, (uintptr_t)other->mem, IN_RAM);
+		ASSERT_NE(NULL, self->other_mrs[i]);
+	}
+}
+
+FIXTURE_TEARDOWN(bounds)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(self->other_mrs); i++)
+		ibv_dereg_mr(self->other_mrs[i]);
+	for (i = 0; i < ARRAY_LEN(self->others); i++) {
+		EXPECT_EQ(-1, buffer_differs(&self->others[i]));
+		buffer_unmap(&self->others[i]);
+	}
+	EXPECT_EQ(0, ibv_dereg_mr(self->mr));
+	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+}
+
+#define EXPECT_DONE(_a, _at) do {					\
+	EXPECT_EQ(0, attempt(&self->bench, &(_a)));			\
+	EXPECT_TRUE(done_right(&self->bench, &(_a), _at)) {		\
+		TH_LOG("%s at %#lx", op_names[(_a).op], (_a).iova);	\
+	}								\
+} while (0)
+
+#define EXPECT_REFUSED(_a) do {						\
+	EXPECT_TRUE(refused(&self->bench, &(_a))) {			\
+		TH_LOG("%s at %#lx, %zu bytes", op_names[(_a).op],	\
+		       (_a).iova, (_a).size);				\
+	}								\
+} while (0)
+
+TEST_F(bounds, what_is_named_is_reached)
+{
+	static const size_t offsets[] = {
+		0, PAGE - 8, MR_SIZE / 2 + 8, MR_SIZE - 5 * PAGE - 16,
+	};
+	struct attempt a = { .size = 4 * PAGE + 24 };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(offsets); i++) {
+		a.iova = self->iova + offsets[i];
+		for (a.op = 0; a.op < OPS; a.op++) {
+			a.key = a.op < REMOTE_OPS ? self->mr->rkey : self->mr->lkey;
+			EXPECT_DONE(a, MR_AT + offsets[i]);
+		}
+	}
+
+	/* And the very last bytes */
+	a.size = 8;
+	a.iova = self->iova + MR_SIZE - 8;
+	for (a.op = 0; a.op < OPS; a.op++) {
+		a.key = a.op < REMOTE_OPS ? self->mr->rkey : self->mr->lkey;
+		EXPECT_DONE(a, MR_AT + MR_SIZE - 8);
+	}
+}
+
+TEST_F(bounds, what_is_not_is_out_of_reach)
+{
+	uint64_t iova = self->iova, addr = (uintptr_t)self->bench.buf.mem + MR_AT;
+	const struct { uint64_t iova; size_t size; } outside[] = {
+		{ iova - 8, 8 },
+		{ iova - 8, 2 * PAGE },
+		{ iova + MR_SIZE, 8 },
+		{ iova + MR_SIZE - 8, 16 },
+		{ iova + MR_SIZE - PAGE, 2 * PAGE },
+		{ iova + MIB(64), PAGE },
+		{ iova - MIB(64), PAGE },
+		{ iova + (1UL << 31), 8 },
+		{ iova + (1UL << 43), 8 },
+		{ iova + (1UL << 44), PAGE },
+		{ -8UL, 8 },
+		{ -8UL, MIB(1) },
+		{ addr + PAGE, PAGE },
+	};
+	struct attempt a;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(outside); i++) {
+		a.iova = outside[i].iova;
+		a.size = outside[i].size;
+		if (variant->iova == AT_ADDRESS && a.iova == addr + PAGE)
+			continue;
+		if (variant->iova == AT_THE_END && a.iova + PAGE > iova &&
+		    a.iova + a.size <= iova + MR_SIZE)
+			continue;
+		for (a.op = 0; a.op < OPS; a.op++) {
+			/*
+			 * Atomics are of no other size, and a process's own
+			 * requests are done as far as they go
+			 */
+			if (a.op >= FETCH_ADD && a.iova - iova < MR_SIZE &&
+			    (a.op < REMOTE_OPS || a.size > PAGE))
+				continue;
+			a.key = a.op < REMOTE_OPS ? self->mr->rkey : self->mr->lkey;
+			EXPECT_REFUSED(a);
+		}
+	}
+}
+
+/* A process asks for it itself; it reaches no further than its peers. */
+TEST_F(bounds, prefetch)
+{
+	struct ibv_pd *pd = self->bench.link.far.pd;
+	uint64_t iova = self->iova;
+	unsigned int i, flags;
+	const struct { uint64_t iova; uint32_t size; int ok; } ranges[] = {
+		{ iova, MR_SIZE, 1 },
+		{ iova + PAGE + 1, 17, 1 },
+		{ iova + MR_SIZE - 1, 1, 1 },
+		{ iova + PAGE, 0, 1 },
+		{ iova - 1, 2, 0 },
+		{ iova + 1, MR_SIZE, 0 },
+		{ iova + MR_SIZE, 1, 0 },
+		{ iova, 0xfffff000, 0 },
+		{ iova + MIB(64), PAGE, 0 },
+		{ iova + (1UL << 43), PAGE, 0 },
+		{ -2 * PAGE, 4 * PAGE, 0 },
+	};
+
+	for (flags = 0; flags <= IBV_ADVISE_MR_FLAG_FLUSH; flags++) {
+		for (i = 0; i < 3 * ARRAY_LEN(ranges); i++) {
+			struct ibv_sge sge = {
+				.addr = ranges[i / 3].iova,
+				.length = ranges[i / 3].size,
+				.lkey = self->mr->lkey,
+			};
+			int want = ranges[i / 3].ok ? 0 : -EFAULT;
+
+			if (variant->where == PINNED)
+				want = -EINVAL;
+			EXPECT_EQ(want, rdma_advise(pd, i % 3, flags, &sge)) {
+				TH_LOG("advice %u at %#lx, %u bytes", i % 3,
+				       sge.addr, sge.length);
+			}
+		}
+	}
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->bench.buf, self->bench.gpu));
+}
+
+/* Keys that are none, or not for this */
+TEST_F(bounds, prefetch_by_other_keys)
+{
+	struct ibv_pd *pd = self->bench.link.far.pd, *pd2;
+	struct ibv_mr *ro, *pinned, *foreign;
+	struct ibv_mw *mw;
+	struct ibv_sge sge = {
+		.addr = self->iova, .length = MR_SIZE,
+	};
+	unsigned int i;
+
+	pd2 = ibv_alloc_pd(self->bench.link.far.ctx);
+	ASSERT_NE(NULL, pd2);
+	mw = ibv_alloc_mw(pd, IBV_MW_TYPE_2);
+	ASSERT_NE(NULL, mw);
+	foreign = reg(pd2, self->bench.buf.mem + MR_AT, MR_SIZE, self->iova, IN_RAM);
+	pinned = reg(pd, self->bench.ram.mem, MR_SIZE, self->iova, PINNED);
+	ro = ibv_reg_mr_iova(pd, self->bench.buf.mem + MR_AT, MR_SIZE, self->iova,
+			     IBV_ACCESS_ON_DEMAND | IBV_ACCESS_REMOTE_READ);
+	ASSERT_NE(NULL, foreign);
+	ASSERT_NE(NULL, pinned);
+	ASSERT_NE(NULL, ro);
+
+	for (i = 0; i < 2 * 3; i++) {
+		int advice = i % 3, flags = i / 3;
+
+		sge.lkey = foreign->lkey;
+		EXPECT_EQ(-EINVAL, rdma_advise(pd, advice, flags, &sge));
+		sge.lkey = pinned->lkey;
+		EXPECT_EQ(-EINVAL, rdma_advise(pd, advice, flags, &sge));
+		sge.lkey = mw->rkey;
+		EXPECT_EQ(-EINVAL, rdma_advise(pd, advice, flags, &sge));
+		sge.lkey = self->mr->lkey ^ 1;
+		EXPECT_EQ(-EINVAL, rdma_advise(pd, advice, flags, &sge));
+		sge.lkey = 0;
+		EXPECT_EQ(-EINVAL, rdma_advise(pd, advice, flags, &sge));
+		sge.lkey = ro->lkey;
+		EXPECT_EQ(advice == IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE ? -EPERM : 0,
+			  rdma_advise(pd, advice, flags, &sge));
+	}
+
+	sge.lkey = foreign->lkey;
+	ASSERT_EQ(0, ibv_dereg_mr(foreign));
+	EXPECT_EQ(-EINVAL, rdma_advise(pd2, 0, IBV_ADVISE_MR_FLAG_FLUSH, &sge));
+
+	EXPECT_EQ(0, ibv_dereg_mr(ro));
+	EXPECT_EQ(0, ibv_dereg_mr(pinned));
+	EXPECT_EQ(0, ibv_dealloc_mw(mw));
+	EXPECT_EQ(0, ibv_dealloc_pd(pd2));
+}
+
+/*
+ * A window of a part of the MR. Its peers reach that, whatever else the MR has.
+ */
+#define WINDOW_AT	(KIB(512) + 5 * PAGE + 8)
+#define WINDOW_SIZE	(3 * PAGE + 16)
+
+static int bind_window(struct bench *bench, struct ibv_mw *mw, struct ibv_mr *mr,
+		       uint64_t iova, uint64_t size, int access, uint32_t *rkey)
+{
+	struct rdma *far = &bench->link.far;
+	struct ibv_mw_bind_info info = {
+		.mr = mr, .addr = iova, .length = size, .mw_access_flags = access,
+	};
+
+	return rdma_bind_mw(far, mw, &info, rkey);
+}
+
+static void windows(struct __test_metadata *_metadata, FIXTURE_DATA(bounds) *self,
+		    enum ibv_mw_type type, bool zero_based)
+{
+	int access = REMOTE & ~(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND);
+	uint64_t start = zero_based ? 0 : self->iova + WINDOW_AT;
+	const struct { uint64_t iova; size_t size; } outside[] = {
+		{ start - 8, 8 },
+		{ start - 8, 16 },
+		{ start + WINDOW_SIZE, 8 },
+		{ start + WINDOW_SIZE - 8, 16 },
+		{ start + KIB(256), PAGE },
+		{ start - KIB(256), PAGE },
+		{ -8UL, 16 },
+		{ start + 8, KIB(256) },
+	};
+	struct ibv_mw *mw = ibv_alloc_mw(self->bench.link.far.pd, type);
+	struct attempt a;
+	unsigned int i;
+
+	ASSERT_NE(NULL, mw);
+	ASSERT_EQ(0, bind_window(&self->bench, mw, self->mr, self->iova + WINDOW_AT,
+				 WINDOW_SIZE,
+				 access | (zero_based ? IBV_ACCESS_ZERO_BASED : 0),
+				 &a.key));
+
+	for (a.op = 0; a.op < REMOTE_OPS; a.op++) {
+		a.iova = start;
+		a.size = WINDOW_SIZE;
+		EXPECT_DONE(a, MR_AT + WINDOW_AT);
+		a.iova = start + WINDOW_SIZE - 8;
+		a.size = 8;
+		EXPECT_DONE(a, MR_AT + WINDOW_AT + WINDOW_SIZE - 8);
+	}
+
+	for (i = 0; i < ARRAY_LEN(outside); i++) {
+		a.iova = outside[i].iova;
+		a.size = outside[i].size;
+		for (a.op = 0; a.op < REMOTE_OPS; a.op++) {
+			if (a.op >= FETCH_ADD && a.iova - start < WINDOW_SIZE)
+				continue;
+			EXPECT_REFUSED(a);
+		}
+	}
+
+	EXPECT_EQ(0, ibv_dealloc_mw(mw));
+}
+
+TEST_F(bounds, window_of_type_1)
+{
+	windows(_metadata, self, IBV_MW_TYPE_1, false);
+}
+
+TEST_F(bounds, window_of_type_2)
+{
+	windows(_metadata, self, IBV_MW_TYPE_2, false);
+}
+
+TEST_F(bounds, window_that_begins_at_zero)
+{
+	windows(_metadata, self, IBV_MW_TYPE_2, true);
+}
+
+/* Of what is visible to all already there is nothing to do, but to say so or not. */
+TEST_F(bounds, flush)
+{
+	struct bench *bench = &self->bench;
+	struct rdma *near = &bench->link.near, *far = &bench->link.far;
+	uint64_t iova = self->iova, start = iova + WINDOW_AT;
+	const struct { uint64_t iova, size; bool mr, window; } ranges[] = {
+		{ iova, MR_SIZE, true, false },
+		{ start, WINDOW_SIZE, true, true },
+		{ start + WINDOW_SIZE - 1, 1, true, true },
+		{ start + WINDOW_SIZE - 1, 2, true, false },
+		{ start - 1, 2, true, false },
+		{ iova - 1, 2, false, false },
+		{ iova + MR_SIZE - 1, 2, false, false },
+		{ iova + (1UL << 43), 1, false, false },
+		{ -1UL, 2, false, false },
+	};
+	const enum raw_flush unknown[] = { 0, 4, 4 | RAW_FLUSH_GLOBAL };
+	struct ibv_mw *mw = ibv_alloc_mw(far->pd, IBV_MW_TYPE_2);
+	struct ibv_mr *mr;
+	unsigned int i;
+	uint32_t rkey;
+
+	mr = ibv_reg_mr_iova(far->pd, bench->buf.mem + MR_AT, MR_SIZE, iova,
+			     RAW_ACCESS_FLUSH_GLOBAL | IBV_ACCESS_MW_BIND |
+			     (variant->where == PINNED ? 0 : IBV_ACCESS_ON_DEMAND));
+	ASSERT_NE(NULL, mr);
+	ASSERT_NE(NULL, mw);
+
+	/* A window of an MR that does not let itself be flushed neither does */
+	EXPECT_EQ(-EREMOTEIO, bind_window(bench, mw, self->mr, start, WINDOW_SIZE,
+					  RAW_ACCESS_FLUSH_GLOBAL, &rkey));
+	ASSERT_EQ(0, revive(&bench->link, &bench->link.near));
+	ASSERT_EQ(0, bind_window(bench, mw, mr, start, WINDOW_SIZE,
+				 RAW_ACCESS_FLUSH_GLOBAL, &rkey));
+
+	for (i = 0; i < 2 * ARRAY_LEN(ranges); i++) {
+		bool ok = i % 2 ? ranges[i / 2].window : ranges[i / 2].mr;
+
+		ASSERT_EQ(0, raw_allow_flush(far));
+		EXPECT_EQ(ok ? 0 : -EREMOTEIO,
+			  raw_flush(near, ranges[i / 2].iova, i % 2 ? rkey : mr->rkey,
+				    ranges[i / 2].size, RAW_FLUSH_GLOBAL)) {
+			TH_LOG("%s, %#lx bytes at %#lx", i % 2 ? "window" : "MR",
+			       ranges[i / 2].size, ranges[i / 2].iova);
+		}
+		if (!ok)
+			ASSERT_EQ(0, revive(&bench->link, NULL));
+	}
+
+	/* Nothing that anybody knows */
+	for (i = 0; i < ARRAY_LEN(unknown); i++) {
+		ASSERT_EQ(0, raw_allow_flush(far));
+		EXPECT_EQ(-EREMOTEIO, raw_flush(near, iova, mr->rkey, 8, unknown[i]));
+		ASSERT_EQ(0, revive(&bench->link, NULL));
+	}
+
+	ASSERT_EQ(0, raw_allow_flush(far));
+	EXPECT_EQ(0, raw_flush_all(near, mr->rkey, RAW_FLUSH_GLOBAL));
+	EXPECT_EQ(0, raw_flush_all(near, rkey, RAW_FLUSH_GLOBAL));
+
+	EXPECT_EQ(0, ibv_dealloc_mw(mw));
+	EXPECT_EQ(0, ibv_dereg_mr(mr));
+}
+
+/* The window goes with it; its MR does not. */
+TEST_F(bounds, a_qp_goes_before_its_window)
+{
+	struct ibv_mw *mw;
+	struct link link;
+	uint32_t rkey;
+	struct ibv_mw_bind_info info = {
+		.mr = self->mr, .addr = self->iova, .length = PAGE,
+		.mw_access_flags = IBV_ACCESS_REMOTE_READ,
+	};
+	struct ibv_pd *pd;
+	struct ibv_mr *mr;
+
+	ASSERT_EQ(0, link_up(&link));
+	pd = link.far.pd;
+	mr = reg(pd, self->bench.buf.mem + MR_AT, MR_SIZE, self->iova, variant->where);
+	mw = ibv_alloc_mw(pd, IBV_MW_TYPE_2);
+	ASSERT_NE(NULL, mr);
+	ASSERT_NE(NULL, mw);
+	info.mr = mr;
+	ASSERT_EQ(0, rdma_bind_mw(&link.far, mw, &info, &rkey));
+
+	EXPECT_EQ(0, ibv_destroy_qp(link.far.qp));
+	link.far.qp = NULL;
+	EXPECT_EQ(EINVAL, ibv_dereg_mr(mr));
+	EXPECT_EQ(0, ibv_dealloc_mw(mw));
+	EXPECT_EQ(0, ibv_dereg_mr(mr));
+	link_down(&link);
+}
+
+TEST_F(bounds, windows_are_of_the_mr)
+{
+	struct bench *bench = &self->bench;
+	uint64_t iova = self->iova;
+	const struct { uint64_t iova, size; } outside[] = {
+		{ iova - 1, 8 },
+		{ iova, MR_SIZE + 1 },
+		{ iova + MR_SIZE, 1 },
+		{ iova + 8, -8UL },
+		{ iova + PAGE, -PAGE },
+		{ -8UL, 16 },
+	};
+	unsigned int i, zero;
+
+	for (i = 0; i < 2 * ARRAY_LEN(outside); i++) {
+		struct ibv_mw *mw = ibv_alloc_mw(bench->link.far.pd, IBV_MW_TYPE_2);
+		uint32_t rkey;
+
+		zero = i % 2;
+		ASSERT_NE(NULL, mw);
+		EXPECT_EQ(-EREMOTEIO,
+			  bind_window(bench, mw, self->mr, outside[i / 2].iova,
+				      outside[i / 2].size, IBV_ACCESS_REMOTE_READ |
+				      (zero ? IBV_ACCESS_ZERO_BASED : 0), &rkey)) {
+			TH_LOG("at %#lx, %#lx bytes", outside[i / 2].iova,
+			       outside[i / 2].size);
+		}
+		ASSERT_EQ(0, revive(&bench->link, &bench->link.near));
+		EXPECT_EQ(0, ibv_dealloc_mw(mw));
+	}
+}
+
+/* By requests of the far side that name the key of a window, whosesoever. */
+TEST_F(bounds, a_window_is_its_owners_to_invalidate)
+{
+	struct bench *bench = &self->bench;
+	struct ibv_mw *mw = ibv_alloc_mw(bench->link.far.pd, IBV_MW_TYPE_2);
+	struct attempt a = { .op = READ, .size = PAGE };
+	struct link stranger;
+
+	ASSERT_NE(NULL, mw);
+	ASSERT_EQ(0, link_up(&stranger));
+
+	/* One that has never been bound */
+	EXPECT_EQ(-EREMOTEIO, rdma_invalidate(&bench->link.far, mw->rkey));
+	ASSERT_EQ(0, revive(&bench->link, &bench->link.near));
+
+	a.iova = self->iova + WINDOW_AT;
+	ASSERT_EQ(0, bind_window(bench, mw, self->mr, a.iova, PAGE,
+				 IBV_ACCESS_REMOTE_READ, &a.key));
+	EXPECT_DONE(a, MR_AT + WINDOW_AT);
+
+	EXPECT_EQ(-EREMOTEIO, rdma_invalidate(&stranger.far, a.key));
+	EXPECT_DONE(a, MR_AT + WINDOW_AT);
+
+	EXPECT_EQ(0, rdma_invalidate(&bench->link.far, a.key));
+	EXPECT_REFUSED(a);
+	EXPECT_EQ(-EREMOTEIO, rdma_invalidate(&bench->link.far, a.key));
+	ASSERT_EQ(0, revive(&bench->link, &bench->link.near));
+
+	link_down(&stranger);
+	EXPECT_EQ(0, ibv_dealloc_mw(mw));
+}
+
+/*
+ * What is written into a send queue by hand.
+ */
+TEST(what_only_the_kernel_may_ask_for)
+{
+	struct link link;
+
+	ASSERT_EQ(0, link_up(&link));
+	/* A fast registration, which names its MR by a pointer */
+	EXPECT_EQ(-EREMOTEIO, raw_fast_reg(&link.near, 0x4141414141414141));
+	ASSERT_EQ(0, revive(&link, &link.far));
+	link_down(&link);
+}
+
+TEST(inline_data_is_of_the_request)
+{
+	struct buffer buf;
+	struct ibv_mr *mr;
+	struct link link;
+
+	ASSERT_EQ(0, link_up(&link));
+	ASSERT_EQ(0, buffer_map(&buf, MIB(2), MADV_HUGEPAGE));
+	buffer_write(&buf, 0, MIB(2));
+	mr = rdma_reg_odp(&link.far, buf.mem, MIB(2));
+	ASSERT_NE(NULL, mr);
+
+	EXPECT_EQ(-EREMOTEIO, raw_inline_write(&link.near, (uintptr_t)buf.mem,
+					       mr->rkey, 0, PAGE / 2));
+	ASSERT_EQ(0, revive(&link, &link.far));
+	EXPECT_EQ(-EREMOTEIO, raw_inline_write(&link.near, (uintptr_t)buf.mem,
+					       mr->rkey, MIB(64), 8));
+	ASSERT_EQ(0, revive(&link, &link.far));
+	EXPECT_EQ(-1, buffer_differs(&buf));
+
+	ibv_dereg_mr(mr);
+	buffer_unmap(&buf);
+	link_down(&link);
+}
+
+#define WR_ID	0x5a5a5a5a12345678
+
+/* Whatever its request says of where it has got to. */
+TEST(a_receive_begins_at_its_beginning)
+{
+	static const uint32_t begins[] = { 1, 0x7fffffff, ~0U };
+	struct rxe_recv_wqe *wqe;
+	struct bench bench;
+	unsigned int i;
+
+	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_HUGEPAGE));
+	ASSERT_EQ(0, bench_register(&bench));
+	for (i = 0; i < ARRAY_LEN(begins); i++) {
+		struct ibv_sge sge = {
+			.addr = (uintptr_t)bench.buf.mem,
+			.length = PAGE,
+			.lkey = bench.mr->lkey,
+		};
+		struct ibv_recv_wr *bad, wr = {
+			.wr_id = WR_ID + i, .sg_list = &sge, .num_sge = 1,
+		};
+
+		buffer_write(&bench.ram, 0, PAGE);
+		ASSERT_EQ(0, ibv_post_recv(bench.link.far.qp, &wr, &bad));
+		wqe = raw_find_wqe(wr.wr_id);
+		ASSERT_NE(NULL, wqe);
+		wqe->dma.cur_sge = begins[i];
+		wqe->dma.sge_offset = 8;
+		wqe->dma.resid = ~0;
+		wqe->dma.length = 0;
+
+		ASSERT_EQ(0, rdma_send(&bench.link.near, bench.ram.mem,
+				       bench.ram_mr->lkey, PAGE));
+		ASSERT_EQ(0, rdma_wait(&bench.link.far));
+		memcpy(bench.buf.shadow, bench.ram.shadow, PAGE);
+		EXPECT_EQ(-1, buffer_differs(&bench.buf));
+	}
+
+	EXPECT_EQ(0, bench_fini(&bench));
+}
+
+/* An answer goes to elements that a request has, when it comes. */
+TEST(an_answer_goes_to_what_there_is)
+{
+	struct waiting waiting;
+	struct rxe_send_wqe *wqe;
+
+	ASSERT_EQ(0, waiting_init(&waiting, IBV_WR_RDMA_READ, WR_ID));
+	wqe = raw_find_wqe(WR_ID);
+	ASSERT_NE(NULL, wqe);
+	wqe->dma.num_sge = ~0;
+	wqe->dma.cur_sge = 0x7fffffff;
+	EXPECT_EQ(IBV_WC_LOC_PROT_ERR, waiting_end(&waiting));
+	waiting_fini(&waiting);
+}
+
+struct endless {
+	struct rxe_queue_buf *queues[2];
+	volatile bool stop;
+};
+
+static void *post_on(void *arg)
+{
+	struct endless *endless = arg;
+	unsigned int i;
+
+	for (i = 0; !endless->stop; i ^= 1) {
+		struct rxe_queue_buf *queue = endless->queues[i];
+
+		*(volatile uint32_t *)&queue->producer_index =
+			*(volatile uint32_t *)&queue->consumer_index - 1;
+	}
+	return NULL;
+}
+
+/* A thread posts as fast as the kernel empties the queues of a QP that has failed. */
+TEST(queues_that_never_end)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+	struct endless endless = {};
+	struct link link;
+	pthread_t thread;
+
+	ASSERT_EQ(0, link_up(&link));
+	endless.queues[0] = raw_send_queue(&link.near);
+	endless.queues[1] = raw_recv_queue(&link.near);
+	ASSERT_NE(NULL, endless.queues[0]);
+	ASSERT_NE(NULL, endless.queues[1]);
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, post_on, &endless));
+	usleep(10000);
+	EXPECT_EQ(0, ibv_modify_qp(link.near.qp, &attr, IBV_QP_STATE));
+	usleep(10000);
+	endless.stop = true;
+	EXPECT_EQ(0, pthread_join(thread, NULL));
+	link_down(&link);
+}
+
+#define QKEY	0x11111111
+
+static struct ibv_qp *create_ud_qp(struct rdma *r)
+{
+	struct ibv_qp_init_attr init = {
+		.qp_type = IBV_QPT_UD,
+		.send_cq = r->cq,
+		.recv_cq = r->qp->recv_cq,
+		.cap = { .max_send_wr = 8, .max_recv_wr = 8, .max_send_sge = 1,
+			 .max_recv_sge = 1, .max_inline_data = 8 },
+		.sq_sig_all = 1,
+	};
+	struct ibv_qp_attr attr = {
+		.qp_state = IBV_QPS_INIT, .port_num = 1, .qkey = QKEY,
+	};
+	struct ibv_qp *qp = ibv_create_qp(r->pd, &init);
+
+	if (!qp)
+		return NULL;
+	errno = ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX |
+			      IBV_QP_PORT | IBV_QP_QKEY);
+	attr.qp_state = IBV_QPS_RTR;
+	errno = errno ?: ibv_modify_qp(qp, &attr, IBV_QP_STATE);
+	attr.qp_state = IBV_QPS_RTS;
+	errno = errno ?: ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN);
+	return errno ? NULL : qp;
+}
+
+/* A datagram as it arrives: some of its IP header, or of another's, and data. */
+struct datagram {
+	uint8_t other[20];
+	struct iphdr ip;
+	uint64_t data;
+};
+
+static int post_datagram(struct ibv_qp *from, struct ibv_ah *ah, uint32_t qpn,
+			 uint32_t qkey, uint64_t data)
+{
+	struct ibv_sge sge = { .addr = (uintptr_t)&data, .length = sizeof(data) };
+	struct ibv_send_wr *bad, wr = {
+		.wr_id = WR_ID, .opcode = IBV_WR_SEND,
+		.send_flags = IBV_SEND_INLINE, .sg_list = &sge, .num_sge = 1,
+		.wr.ud = { .ah = ah, .remote_qpn = qpn, .remote_qkey = qkey },
+	};
+
+	return -ibv_post_send(from, &wr, &bad);
+}
+
+static int read_mac(uint8_t *mac)
+{
+	FILE *file = fopen("/sys/class/net/d0/address", "r");
+	int n = 0;
+
+	if (file) {
+		n = fscanf(file, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &mac[0], &mac[1],
+			   &mac[2], &mac[3], &mac[4], &mac[5]);
+		fclose(file);
+	}
+	return n == 6 ? 0 : -ENODEV;
+}
+
+/* Whatever the request says of who sends it, as those of old libraries do. */
+TEST(datagrams_are_of_who_sends_them)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD };
+	struct ibv_qp_init_attr init;
+	struct datagram datagrams[2];
+	struct ibv_recv_wr *bad, wr = { .num_sge = 1 };
+	struct rxe_send_wqe *wqe;
+	struct ibv_ah_attr ah_attr;
+	struct ibv_qp *from, *to;
+	struct rdma_addr addr;
+	struct ibv_sge sge;
+	struct ibv_mr *mr;
+	struct ibv_ah *ah;
+	struct link link;
+	uint32_t own;
+	int i;
+
+	ASSERT_EQ(0, link_up(&link));
+	from = create_ud_qp(&link.far);
+	to = create_ud_qp(&link.far);
+	ASSERT_NE(NULL, from);
+	ASSERT_NE(NULL, to);
+	ASSERT_EQ(0, ibv_query_qp(link.near.qp, &attr, IBV_QP_AV, &init));
+	ah_attr = attr.ah_attr;
+	ah = ibv_create_ah(link.far.pd, &ah_attr);
+	mr = ibv_reg_mr(link.far.pd, datagrams, sizeof(datagrams), IBV_ACCESS_LOCAL_WRITE);
+	ASSERT_NE(NULL, ah);
+	ASSERT_NE(NULL, mr);
+	for (i = 0; i < 2; i++) {
+		sge = (struct ibv_sge) {
+			.addr = (uintptr_t)&datagrams[i],
+			.length = sizeof(datagrams[i]), .lkey = mr->lkey,
+		};
+		wr.sg_list = &sge;
+		ASSERT_EQ(0, ibv_post_recv(to, &wr, &bad));
+	}
+	rdma_address(&link.far, &addr);
+	memcpy(&own, addr.gid.raw + 12, sizeof(own));
+
+	/* As long as the queue drains, and is drained, nothing is sent */
+	attr.qp_state = IBV_QPS_SQD;
+	ASSERT_EQ(0, ibv_modify_qp(from, &attr, IBV_QP_STATE));
+	do {
+		ASSERT_EQ(0, ibv_query_qp(from, &attr, IBV_QP_STATE, &init));
+	} while (attr.sq_draining);
+	ASSERT_EQ(0, post_datagram(from, ah, to->qp_num, QKEY, 1));
+	wqe = raw_find_wqe(WR_ID);
+	ASSERT_NE(NULL, wqe);
+	wqe->wr.wr.ud.ah_num = 0;
+	wqe->wr.wr.ud.av = (struct rxe_av) {
+		.port_num = 1,
+		.network_type = RXE_NETWORK_TYPE_IPV4,
+		.grh = { .sgid_index = ah_attr.grh.sgid_index, .hop_limit = 1 },
+		.sgid_addr._sockaddr_in = {
+			.sin_family = AF_INET,
+			.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+		},
+		.dgid_addr._sockaddr_in = {
+			.sin_family = AF_INET, .sin_addr.s_addr = own,
+		},
+	};
+	memcpy(wqe->wr.wr.ud.av.grh.dgid.raw, addr.gid.raw, sizeof(addr.gid.raw));
+	ASSERT_EQ(0, read_mac(wqe->wr.wr.ud.av.dmac));
+	attr.qp_state = IBV_QPS_RTS;
+	ASSERT_EQ(0, ibv_modify_qp(from, &attr, IBV_QP_STATE));
+
+	/* And one with a key that is not for everybody to use: the QP's is meant */
+	ASSERT_EQ(0, post_datagram(from, ah, to->qp_num, 0x80000000, 2));
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, rdma_wait(&link.far));
+		EXPECT_EQ(i + 1, datagrams[i].data);
+		EXPECT_EQ(own, datagrams[i].ip.saddr);
+	}
+
+	ibv_destroy_qp(from);
+	ibv_destroy_qp(to);
+	ibv_destroy_ah(ah);
+	ibv_dereg_mr(mr);
+	link_down(&link);
+}
+
+/* As a QP is connected again, its peer has room for as many answers as is said. */
+static int connect_again(struct link *link, unsigned int answers)
+{
+	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr attr;
+	struct rdma_addr far;
+	int err;
+
+	err = -ibv_query_qp(link->far.qp, &attr, IBV_QP_AV, &init);
+	err = err ?: qp_restart(link->near.qp);
+	err = err ?: qp_restart(link->far.qp);
+	if (err)
+		return err;
+
+	rdma_address(&link->far, &far);
+	attr.qp_state = IBV_QPS_RTR;
+	attr.rq_psn = 0;
+	attr.max_dest_rd_atomic = answers;
+	attr.qp_access_flags = RAW_ACCESS_FLUSH_GLOBAL | IBV_ACCESS_REMOTE_WRITE;
+	err = -ibv_modify_qp(link->far.qp, &attr, IBV_QP_STATE | IBV_QP_AV |
+			     IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+			     IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER |
+			     IBV_QP_ACCESS_FLAGS);
+	return err ?: rdma_connect(&link->near, &far);
+}
+
+TEST(flush_needs_room_for_its_answer)
+{
+	struct buffer buf;
+	struct ibv_mr *mr;
+	struct link link;
+
+	ASSERT_EQ(0, link_up(&link));
+	ASSERT_EQ(0, buffer_map(&buf, MIB(2), MADV_HUGEPAGE));
+	mr = raw_reg_flushable(&link.far, buf.mem, MIB(2));
+	ASSERT_NE(NULL, mr);
+
+	ASSERT_EQ(0, connect_again(&link, 1));
+	EXPECT_EQ(0, raw_flush(&link.near, (uintptr_t)buf.mem, mr->rkey, PAGE,
+			       RAW_FLUSH_GLOBAL));
+	ASSERT_EQ(0, connect_again(&link, 0));
+	EXPECT_EQ(-EREMOTEIO, raw_flush(&link.near, (uintptr_t)buf.mem, mr->rkey,
+					PAGE, RAW_FLUSH_GLOBAL));
+
+	ibv_dereg_mr(mr);
+	buffer_unmap(&buf);
+	link_down(&link);
+}
+
+/* What nobody has heard goes to the same place when it is said again. */
+TEST(an_atomic_write_that_is_sent_again)
+{
+	struct rxe_queue_buf *queue;
+	struct rdma_addr near, far;
+	struct buffer buf;
+	struct ibv_mr *mr;
+	struct link link;
+
+	ASSERT_EQ(0, link_up(&link));
+	ASSERT_EQ(0, buffer_map(&buf, MIB(2), MADV_HUGEPAGE));
+	buffer_write(&buf, 0, MIB(2));
+	/* A wrong address is a right one as well */
+	mr = reg(link.far.pd, buf.mem, MIB(2), 0, IN_RAM);
+	ASSERT_NE(NULL, mr);
+	queue = raw_send_queue(&link.near);
+	ASSERT_NE(NULL, queue);
+
+	rdma_address(&link.near, &near);
+	rdma_address(&link.far, &far);
+	ASSERT_EQ(0, qp_restart(link.near.qp));
+	ASSERT_EQ(0, qp_restart(link.far.qp));
+	ASSERT_EQ(0, rdma_connect(&link.near, &far));
+	ASSERT_EQ(0, raw_atomic_write_begin(&link.near, queue, PAGE, mr->rkey,
+					    0x1122334455667788));
+	usleep(100000);
+	ASSERT_EQ(0, rdma_connect(&link.far, &near));
+	EXPECT_EQ(0, raw_atomic_write_end(&link.near));
+	*(uint64_t *)(buf.shadow + PAGE) = 0x1122334455667788;
+	EXPECT_EQ(-1, buffer_differs(&buf));
+
+	ibv_dereg_mr(mr);
+	buffer_unmap(&buf);
+	link_down(&link);
+}
+
+/* What a process has asked for, and has not come, is not without limit. */
+TEST(prefetches_under_way)
+{
+	struct ibv_sge sge;
+	struct ibv_mr *mr;
+	struct held held;
+	struct rdma r;
+	int i, err = 0;
+
+	ASSERT_EQ(0, rdma_open(&r));
+	ASSERT_EQ(0, held_map(&held, PAGE));
+	mr = rdma_reg_odp(&r, held.mem, PAGE);
+	ASSERT_NE(NULL, mr);
+
+	sge = (struct ibv_sge) {
+		.addr = (uintptr_t)held.mem, .length = PAGE, .lkey = mr->lkey,
+	};
+	for (i = 0; i < 1000 && !err; i++)
+		err = rdma_advise(r.pd, IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, 0, &sge);
+	EXPECT_EQ(-EBUSY, err);
+	ASSERT_EQ(0, held_release(&held));
+
+	EXPECT_EQ(0, ibv_dereg_mr(mr));
+	held_unmap(&held);
+	rdma_close(&r);
+}
+
+/*
+ * MRs of more memory than there is. Data is at the beginning, in the middle and
+ * at the end.
+ */
+static void big(struct __test_metadata *_metadata, size_t size)
+{
+	size_t at[3] = { 0, size / 2 - PAGE - 1, size - MIB(1) };
+	struct bench bench;
+	struct ibv_mr *mr;
+	unsigned int i;
+	uint8_t *mem;
+
+	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_HUGEPAGE));
+	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS |
+		   MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	mr = reg(bench.link.far.pd, mem, size, 0, IN_RAM);
+	ASSERT_NE(NULL, mr);
+
+	for (i = 0; i < ARRAY_LEN(at); i++) {
+		struct ibv_sge sge = {
+			.addr = at[i], .length = MIB(1), .lkey = mr->lkey,
+		};
+
+		buffer_write(&bench.ram, 0, MIB(2));
+		EXPECT_EQ(0, rdma_write(&bench.link.near, bench.ram.mem,
+					bench.ram_mr->lkey, at[i], mr->rkey, MIB(1)));
+		EXPECT_EQ(-1, differs(mem + at[i], bench.ram.shadow, MIB(1)));
+		EXPECT_EQ(0, rdma_read(&bench.link.near, bench.ram.mem + MIB(1),
+				       bench.ram_mr->lkey, at[i], mr->rkey, MIB(1)));
+		EXPECT_EQ(-1, differs(bench.ram.mem + MIB(1), bench.ram.shadow, MIB(1)));
+		EXPECT_EQ(0, rdma_advise(bench.link.far.pd,
+					 IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE,
+					 IBV_ADVISE_MR_FLAG_FLUSH, &sge));
+
+		/* All that the length of an element can hold, if it is there */
+		sge.addr = 0;
+		sge.length = size < 0xfffff000 ? size : 0xfffff000;
+		EXPECT_EQ(0, rdma_advise(bench.link.far.pd,
+					 IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT,
+					 IBV_ADVISE_MR_FLAG_FLUSH, &sge));
+	}
+
+	EXPECT_EQ(0, ibv_dereg_mr(mr));
+	munmap(mem, size);
+	EXPECT_EQ(0, bench_fini(&bench));
+}
+
+#define GIB(n)	((size_t)(n) << 30)
+
+TEST(mr_of_2_GiB)
+{
+	big(_metadata, GIB(2));
+}
+
+TEST(mr_of_4_GiB)
+{
+	big(_metadata, GIB(4));
+}
+
+TEST(mr_of_5_GiB)
+{
+	big(_metadata, GIB(5) + PAGE);
+}
+
+TEST(mr_of_64_GiB)
+{
+	big(_metadata, GIB(64));
+}
+
+/* Nothing has to be mapped there; the list of pages is what there is no room for. */
+TEST(mr_that_is_too_large)
+{
+	static const size_t sizes[] = { GIB(1024), GIB(8192), GIB(64 * 1024) };
+	struct rdma r;
+	unsigned int i;
+
+	ASSERT_EQ(0, rdma_open(&r));
+	for (i = 0; i < ARRAY_LEN(sizes); i++) {
+		errno = 0;
+		EXPECT_EQ(NULL, reg(r.pd, (void *)MIB(1), sizes[i], 0, IN_RAM));
+		EXPECT_EQ(ENOMEM, errno);
+	}
+	rdma_close(&r);
+}
+
+/*
+ * Memory that is gone fails a request halfway, when all about it has been found to be
+ * right. The next one, of a new connection of the same QPs, has nothing of it.
+ */
+TEST(a_request_that_failed_is_forgotten)
+{
+	struct attempt hole = { .size = 64 }, a = { .size = 64 };
+	struct bench bench;
+	struct ibv_mr *mr;
+	uint8_t *mem;
+
+	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_HUGEPAGE));
+	mem = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	ASSERT_EQ(0, munmap(mem + PAGE, PAGE));
+	mr = reg(bench.link.far.pd, mem, 2 * PAGE, (uintptr_t)mem, IN_RAM);
+	ASSERT_NE(NULL, mr);
+	ASSERT_EQ(0, bench_register(&bench));
+
+	hole.iova = (uintptr_t)mem + PAGE;
+	a.iova = (uintptr_t)bench.buf.mem + PAGE;
+	for (hole.op = 0; hole.op < OPS; hole.op++) {
+		hole.key = hole.op < REMOTE_OPS ? mr->rkey : mr->lkey;
+		for (a.op = 0; a.op < OPS; a.op++) {
+			a.key = a.op < REMOTE_OPS ? bench.mr->rkey : bench.mr->lkey;
+			EXPECT_TRUE(refused(&bench, &hole));
+			EXPECT_EQ(0, attempt(&bench, &a)) {
+				TH_LOG("%s after %s", op_names[a.op],
+				       op_names[hole.op]);
+			}
+			EXPECT_TRUE(done_right(&bench, &a, PAGE));
+		}
+	}
+
+	ibv_dereg_mr(mr);
+	munmap(mem, PAGE);
+	EXPECT_EQ(0, bench_fini(&bench));
+}
+
+#define CGROUPS	"/tmp/bounds-cgroup"
+
+/* MRs of nothing at all, with lists of 2 MiB. */
+static int reg_nothing(struct rdma *r)
+{
+	return reg(r->pd, (void *)MIB(1), GIB(1), 0, IN_RAM) ? 0 : -errno;
+}
+
+/* QPs that have nothing to do, with queues of 4 MiB or more. */
+static int create_idle_qp(struct rdma *r)
+{
+	struct ibv_qp_init_attr attr = {
+		.qp_type = IBV_QPT_RC,
+		.send_cq = r->cq,
+		.recv_cq = r->cq,
+		.cap = {
+			.max_send_wr = 16383,
+			.max_recv_wr = 1,
+			.max_send_sge = 1,
+			.max_recv_sge = 1,
+		},
+	};
+
+	return ibv_create_qp(r->pd, &attr) ? 0 : -errno;
+}
+
+/* In a cgroup that may have 64 MiB. */
+static int create_in_cgroup(void *arg)
+{
+	int (*create)(struct rdma *r) = arg;
+	struct rdma r;
+	char pid[16];
+	int i, err;
+
+	sprintf(pid, "%d", getpid());
+	err = file_write(CGROUPS "/small/cgroup.procs", pid);
+	err = err ?: rdma_open(&r);
+	for (i = 0; i < 100 && !err; i++)
+		err = create(&r);
+	return err;
+}
+
+static void pays_for(struct __test_metadata *_metadata, int (*create)(struct rdma *r))
+{
+	struct child child;
+
+	ASSERT_EQ(0, mkdir(CGROUPS, 0700));
+	ASSERT_EQ(0, mount("cgroup", CGROUPS, "cgroup2", 0, NULL));
+	ASSERT_EQ(0, file_write(CGROUPS "/cgroup.subtree_control", "+memory"));
+	ASSERT_EQ(0, mkdir(CGROUPS "/small", 0700));
+	ASSERT_EQ(0, file_write(CGROUPS "/small/memory.max", "67108864"));
+
+	ASSERT_EQ(0, child_fork(&child, create_in_cgroup, create));
+	EXPECT_EQ(-ENOMEM, child_do(&child));
+	EXPECT_EQ(0, child_end(&child));
+
+	EXPECT_EQ(0, rmdir(CGROUPS "/small"));
+	EXPECT_EQ(0, umount(CGROUPS));
+	rmdir(CGROUPS);
+}
+
+TEST(a_process_pays_for_the_lists_of_its_mrs)
+{
+	pays_for(_metadata, reg_nothing);
+}
+
+TEST(a_process_pays_for_its_queues)
+{
+	pays_for(_metadata, create_idle_qp);
+}
+
+/* Not even the kernel has it mapped. */
+TEST(secret_memory)
+{
+	static const char secret[] = "that nobody is told";
+	struct attempt a = { .size = 64 };
+	struct bench bench;
+	struct ibv_mr *mr;
+	uint8_t *mem;
+	int fd;
+
+	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_HUGEPAGE));
+	buffer_write(&bench.ram, 0, MIB(2));
+	buffer_write(&bench.buf, 0, MIB(2));
+
+	fd = syscall(SYS_memfd_secret, O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, 2 * PAGE));
+	mem = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	memcpy(mem, secret, sizeof(secret));
+
+	EXPECT_EQ(NULL, reg(bench.link.far.pd, mem, 2 * PAGE, 0, PINNED));
+	mr = reg(bench.link.far.pd, mem, 2 * PAGE, (uintptr_t)mem, IN_RAM);
+	ASSERT_NE(NULL, mr);
+	for (a.iova = (uintptr_t)mem; a.iova <= (uintptr_t)mem + PAGE; a.iova += PAGE) {
+		struct ibv_sge sge = { .addr = a.iova, .length = PAGE, .lkey = mr->lkey };
+
+		for (a.op = 0; a.op < OPS; a.op++) {
+			a.key = a.op < REMOTE_OPS ? mr->rkey : mr->lkey;
+			EXPECT_TRUE(refused(&bench, &a)) {
+				TH_LOG("%s", op_names[a.op]);
+			}
+		}
+		EXPECT_EQ(-EFAULT, rdma_advise(bench.link.far.pd,
+					       IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE,
+					       IBV_ADVISE_MR_FLAG_FLUSH, &sge));
+	}
+	EXPECT_EQ(0, memcmp(mem, secret, sizeof(secret)));
+
+	ibv_dereg_mr(mr);
+	munmap(mem, 2 * PAGE);
+	close(fd);
+	EXPECT_EQ(0, bench_fini(&bench));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A machine that was told hmm_p2pdma=never, after =always and =nonsense: all is as it
+ * is on Linux without aliases, until somebody switches them on.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+
+#define SIZE	MIB(4)
+#define PAGES	(SIZE / PAGE)
+
+FIXTURE(never) {
+	struct bench bench;
+	uint64_t evicted;
+	uint64_t count[COUNTERS_NR];
+};
+
+FIXTURE_SETUP(never)
+{
+	unsigned int i;
+
+	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	self->evicted = pages_evicted(self->bench.gpu);
+	for (i = 0; i < COUNTERS_NR; i++)
+		self->count[i] = stat_read(counters[i]);
+}
+
+FIXTURE_TEARDOWN(never)
+{
+	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
+	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(0, aliases_enable(false));
+}
+
+TEST_F(never, is_how_it_has_booted)
+{
+	char line[32] = "";
+	FILE *file;
+	int i;
+
+	file = fopen("/sys/kernel/mm/hmm_p2pdma/enabled", "r");
+	ASSERT_NE(NULL, file);
+	ASSERT_NE(NULL, fgets(line, sizeof(line), file));
+	fclose(file);
+	EXPECT_STREQ("always [never]\n", line);
+	for (i = 0; i < COUNTERS_NR; i++)
+		EXPECT_EQ(0, self->count[i]);
+}
+
+/* Nobody asks for aliases, so nobody is refused one either. */
+TEST_F(never, hands_out_an_alias)
+{
+	int i;
+
+	EXPECT_EQ(-1, bench_differs(&self->bench));
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(self->bench.gpu));
+	EXPECT_EQ(0, pages_in_vram(self->bench.gpu, self->bench.buf.mem, SIZE));
+	for (i = 0; i < COUNTERS_NR; i++)
+		EXPECT_EQ(self->count[i], stat_read(counters[i]))
+			TH_LOG("counter %d", i);
+}
+
+TEST_F(never, is_not_for_ever)
+{
+	ASSERT_EQ(0, aliases_enable(true));
+	EXPECT_EQ(-1, bench_differs(&self->bench));
+	EXPECT_EQ(self->evicted, pages_evicted(self->bench.gpu));
+	EXPECT_EQ(PAGES, pages_in_vram(self->bench.gpu, self->bench.buf.mem, SIZE));
+}
+
+TEST_F(never, takes_nonsense)
+{
+	EXPECT_EQ(0, system("grep -qa \"hmm_p2pdma= takes 'always' or 'never', ignored\" $LAB_CONSOLE"));
+	EXPECT_EQ(-EINVAL, file_write("/sys/kernel/mm/hmm_p2pdma/enabled", "nonsense"));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,878 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * soft-RoCE by itself, whatever the memory is: what a process may say of its QPs
+ * and in its queues, and requests that are repeated since nobody has heard their
+ * answer. A requester repeats them when its PSN is set back.
+ */
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+
+#include "common.h"
+#include "raw_wqe.h"
+
+#define WR_ID		0x5a5a5a5a87654321
+
+/* From rdma/ib_user_verbs.h, as in raw_wqe.c, and from the driver */
+#define WR_FLUSH	14
+#define WR_ATOMIC_WRITE	15
+#define FLUSH_RANGE	0
+#define STATE_DONE	3
+
+static int modify(struct rdma *r, struct ibv_qp_attr attr, int mask)
+{
+	return -ibv_modify_qp(r->qp, &attr, mask);
+}
+
+/* What is posted next is sent as if it were the one that had this PSN. */
+static int set_back(struct rdma *r, uint32_t psn)
+{
+	return modify(r, (struct ibv_qp_attr) { .sq_psn = psn }, IBV_QP_SQ_PSN);
+}
+
+/* Of the request that is sent next, and of the one that is expected. */
+static uint32_t psn_to_send(struct rdma *r)
+{
+	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr attr;
+
+	return ibv_query_qp(r->qp, &attr, IBV_QP_SQ_PSN, &init) ? ~0U : attr.sq_psn;
+}
+
+static uint32_t psn_expected(struct rdma *r)
+{
+	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr attr;
+
+	return ibv_query_qp(r->qp, &attr, IBV_QP_RQ_PSN, &init) ? ~0U : attr.rq_psn;
+}
+
+/* The completion that comes first, for some seconds; -ETIMEDOUT. */
+static int wait_wc(struct ibv_cq *cq, struct ibv_wc *wc)
+{
+	int n, tries = 2000 * slowness();
+
+	while (!(n = ibv_poll_cq(cq, 1, wc)) && tries--)
+		usleep(10000);
+	return n == 1 ? 0 : -ETIMEDOUT;
+}
+
+static struct rxe_send_wqe flush_of(void *mem, struct ibv_mr *mr, size_t size)
+{
+	return (struct rxe_send_wqe) {
+		.wr = {
+			.opcode = WR_FLUSH,
+			.wr.flush = {
+				.remote_addr = (uintptr_t)mem,
+				.length = size,
+				.rkey = mr->rkey,
+				.type = RAW_FLUSH_GLOBAL,
+				.level = FLUSH_RANGE,
+			},
+		},
+		.iova = (uintptr_t)mem,
+		.dma = { .length = size, .resid = size },
+	};
+}
+
+static struct rxe_send_wqe atomic_write_of(void *mem, struct ibv_mr *mr, size_t size)
+{
+	return (struct rxe_send_wqe) {
+		.wr = {
+			.opcode = WR_ATOMIC_WRITE,
+			.wr.rdma = {
+				.remote_addr = (uintptr_t)mem, .rkey = mr->rkey,
+			},
+		},
+		.iova = (uintptr_t)mem,
+		.dma = { .length = size, .resid = size },
+	};
+}
+
+/* Two sides, with an MR for anything of the far one. */
+FIXTURE(sides) {
+	struct link link;
+	struct rdma *near;
+	struct rdma *far;
+	struct rxe_queue_buf *queue;
+	struct buffer buf;
+	struct ibv_mr *mr;
+};
+
+FIXTURE_SETUP(sides)
+{
+	ASSERT_EQ(0, link_up(&self->link));
+	self->near = &self->link.near;
+	self->far = &self->link.far;
+	ASSERT_EQ(0, buffer_map(&self->buf, MIB(2), MADV_HUGEPAGE));
+	buffer_write(&self->buf, 0, MIB(2));
+	self->mr = raw_reg_flushable(self->far, self->buf.mem, MIB(2));
+	ASSERT_NE(NULL, self->mr);
+	/* PSN 0 has been */
+	self->queue = raw_send_queue(self->near);
+	ASSERT_NE(NULL, self->queue);
+}
+
+FIXTURE_TEARDOWN(sides)
+{
+	EXPECT_EQ(-1, buffer_differs(&self->buf));
+	ibv_dereg_mr(self->mr);
+	buffer_unmap(&self->buf);
+	link_down(&self->link);
+}
+
+TEST_F(sides, path_mtu_is_one_that_there_is)
+{
+	unsigned int mtu;
+
+	for (mtu = 0; mtu < 256; mtu++) {
+		struct ibv_qp_attr attr = { .path_mtu = mtu };
+		bool is = mtu >= IBV_MTU_256 && mtu <= IBV_MTU_4096;
+
+		EXPECT_EQ(is ? 0 : -EINVAL, modify(self->near, attr, IBV_QP_PATH_MTU)) {
+			TH_LOG("MTU %u", mtu);
+		}
+	}
+}
+
+TEST_F(sides, max_dest_rd_atomic_is_no_more_than_there_can_be)
+{
+	static const unsigned int too_many[] = { 129, 200, 255 };
+	struct ibv_qp_attr attr;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_LEN(too_many); i++) {
+		attr = (struct ibv_qp_attr) { .max_dest_rd_atomic = too_many[i] };
+		EXPECT_EQ(-EINVAL, modify(self->far, attr, IBV_QP_MAX_DEST_RD_ATOMIC));
+	}
+	attr = (struct ibv_qp_attr) { .max_dest_rd_atomic = 128 };
+	EXPECT_EQ(0, modify(self->far, attr, IBV_QP_MAX_DEST_RD_ATOMIC));
+	EXPECT_EQ(0, raw_flush(self->near, (uintptr_t)self->buf.mem, self->mr->rkey,
+			       PAGE, RAW_FLUSH_GLOBAL));
+}
+
+TEST_F(sides, a_message_is_no_longer_than_messages_are)
+{
+	struct rxe_send_wqe wqe = {
+		.wr = {
+			.opcode = IBV_WR_RDMA_WRITE,
+			.wr.rdma = {
+				.remote_addr = (uintptr_t)self->buf.mem,
+				.rkey = self->mr->rkey,
+			},
+		},
+		.iova = (uintptr_t)self->buf.mem,
+		.dma = { .length = 0xfffffffc, .resid = 0xfffffffc },
+	};
+
+	ASSERT_EQ(0, raw_post(self->near, self->queue, &wqe, NULL, 0));
+	EXPECT_EQ(-EREMOTEIO, raw_wait(self->near));
+	EXPECT_EQ(IBV_WC_LOC_LEN_ERR, rdma_status(self->near));
+}
+
+static void *modify_again_and_again(void *arg)
+{
+	struct rdma *r = arg;
+	long err = 0;
+	int i;
+
+	for (i = 0; i < 2000 && !err; i++) {
+		struct ibv_qp_attr attr = { .max_dest_rd_atomic = i % 2 ? 128 : 1 };
+
+		err = modify(r, attr, IBV_QP_MAX_DEST_RD_ATOMIC);
+	}
+	return (void *)err;
+}
+
+TEST_F(sides, threads_modify_a_qp_at_the_same_time)
+{
+	struct ibv_qp_attr attr = { .max_dest_rd_atomic = 128 };
+	pthread_t threads[4];
+	unsigned int i;
+	void *err;
+
+	for (i = 0; i < ARRAY_LEN(threads); i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, modify_again_and_again,
+					    self->far));
+	for (i = 0; i < ARRAY_LEN(threads); i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], &err));
+		EXPECT_EQ(NULL, err);
+	}
+	ASSERT_EQ(0, modify(self->far, attr, IBV_QP_MAX_DEST_RD_ATOMIC));
+	EXPECT_EQ(0, raw_flush(self->near, (uintptr_t)self->buf.mem, self->mr->rkey,
+			       PAGE, RAW_FLUSH_GLOBAL));
+}
+
+TEST_F(sides, a_flush_that_is_repeated_is_answered_again)
+{
+	struct rxe_send_wqe wqe = flush_of(self->buf.mem, self->mr, PAGE);
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, set_back(self->near, 1));
+		ASSERT_EQ(0, raw_post(self->near, self->queue, &wqe, NULL, 0));
+		EXPECT_EQ(0, raw_wait(self->near));
+	}
+}
+
+/*
+ * The responder has room for one answer, which is that of the flush by then. It has
+ * none for an atomic before that, and is not to make one up.
+ */
+TEST_F(sides, an_answer_to_a_flush_answers_no_atomic)
+{
+	struct rxe_send_wqe wqe = flush_of(self->buf.mem, self->mr, PAGE);
+	struct ibv_qp_attr attr = {
+		.max_dest_rd_atomic = 1, .timeout = 8, .retry_cnt = 1,
+	};
+	uint64_t *word = (uint64_t *)self->buf.shadow, old = 0;
+	struct ibv_mr *mr = rdma_reg_odp(self->near, &old, sizeof(old));
+
+	ASSERT_NE(NULL, mr);
+	ASSERT_EQ(0, modify(self->far, attr, IBV_QP_MAX_DEST_RD_ATOMIC));
+	ASSERT_EQ(0, rdma_fetch_add(self->near, &old, mr->lkey,
+				    (uintptr_t)self->buf.mem, self->mr->rkey, 1));
+	EXPECT_EQ(*word, old);
+	*word += 1;
+	ASSERT_EQ(0, raw_post(self->near, self->queue, &wqe, NULL, 0));
+	ASSERT_EQ(0, raw_wait(self->near));
+
+	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT));
+	ASSERT_EQ(0, set_back(self->near, 1));
+	EXPECT_EQ(-EREMOTEIO, rdma_fetch_add(self->near, &old, mr->lkey,
+					     (uintptr_t)self->buf.mem,
+					     self->mr->rkey, 1)) {
+		TH_LOG("it was %#lx", old);
+	}
+	EXPECT_EQ(IBV_WC_RETRY_EXC_ERR, rdma_status(self->near));
+	ibv_dereg_mr(mr);
+}
+
+/* As many as the responder has room for. */
+TEST_F(sides, a_flush_waits_for_its_turn)
+{
+	struct rxe_send_wqe flush = flush_of(self->buf.mem, self->mr, PAGE);
+	struct rxe_send_wqe write = atomic_write_of(self->buf.mem, self->mr, 8);
+	struct ibv_qp_attr attr = { .max_rd_atomic = 1 };
+	struct rdma_addr near, far;
+	uint64_t value = 42;
+
+	rdma_address(self->near, &near);
+	rdma_address(self->far, &far);
+	ASSERT_EQ(0, qp_restart(self->near->qp));
+	ASSERT_EQ(0, qp_restart(self->far->qp));
+	ASSERT_EQ(0, rdma_connect(self->near, &far));
+	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_MAX_QP_RD_ATOMIC));
+
+	/* Nobody answers */
+	ASSERT_EQ(0, raw_post(self->near, self->queue, &write, &value, sizeof(value)));
+	ASSERT_EQ(0, raw_post(self->near, self->queue, &flush, NULL, 0));
+	while (!psn_to_send(self->near))
+		usleep(1000);
+	usleep(200000);
+	EXPECT_EQ(1, psn_to_send(self->near));
+
+	ASSERT_EQ(0, rdma_connect(self->far, &near));
+	ASSERT_EQ(0, raw_allow_flush(self->far));
+	EXPECT_EQ(0, raw_wait(self->near));
+	EXPECT_EQ(0, raw_wait(self->near));
+	*(uint64_t *)self->buf.shadow = value;
+}
+
+/* ... and not where it never comes. */
+TEST_F(sides, a_flush_that_has_no_turn_fails)
+{
+	struct ibv_qp_attr attr = { .max_rd_atomic = 0 };
+
+	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_MAX_QP_RD_ATOMIC));
+	EXPECT_NE(0, raw_flush(self->near, (uintptr_t)self->buf.mem, self->mr->rkey,
+			       PAGE, RAW_FLUSH_GLOBAL));
+	EXPECT_EQ(IBV_WC_LOC_QP_OP_ERR, rdma_status(self->near));
+}
+
+/* ... but not for one that a later answer has answered as well. */
+TEST_F(sides, a_turn_ends_with_a_later_answer)
+{
+	struct ibv_qp_attr attr = { .sq_psn = 0, .max_rd_atomic = 1 };
+	uint64_t raddr = (uintptr_t)self->buf.mem;
+
+	/* Of PSN 0 and 1 the responder knows that they were nothing of that kind */
+	ASSERT_NE(NULL, raw_send_queue(self->near));
+	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC));
+	ASSERT_EQ(0, raw_atomic_write_begin(self->near, self->queue, raddr,
+					    self->mr->rkey, 1));
+	ASSERT_EQ(0, raw_atomic_write_end(self->near));
+
+	ASSERT_EQ(0, raw_atomic_write(self->near, raddr, self->mr->rkey, 2));
+	*(uint64_t *)self->buf.shadow = 2;
+}
+
+TEST_F(sides, an_atomic_write_is_of_eight_bytes)
+{
+	uint64_t value = 42;
+	size_t size;
+
+	for (size = 0; size <= 12; size++) {
+		struct rxe_send_wqe wqe = atomic_write_of(self->buf.mem, self->mr, size);
+
+		if (size == 8)
+			continue;
+		ASSERT_EQ(0, raw_post(self->near, self->queue, &wqe, &value, 8));
+		EXPECT_EQ(-EREMOTEIO, raw_wait(self->near));
+		EXPECT_EQ(IBV_WC_LOC_QP_OP_ERR, rdma_status(self->near)) {
+			TH_LOG("%zu bytes", size);
+		}
+		modify(self->far, (struct ibv_qp_attr) { .qp_state = IBV_QPS_ERR },
+		       IBV_QP_STATE);
+		ASSERT_EQ(0, link_revive(&self->link));
+	}
+}
+
+TEST_F(sides, a_receive_that_is_too_small)
+{
+	struct buffer ram;
+	struct ibv_mr *mr;
+
+	ASSERT_EQ(0, buffer_map(&ram, PAGE, MADV_NOHUGEPAGE));
+	buffer_write(&ram, 0, PAGE);
+	mr = rdma_reg_odp(self->near, ram.mem, PAGE);
+	ASSERT_NE(NULL, mr);
+
+	ASSERT_EQ(0, rdma_post_recv(self->far, self->buf.mem, self->mr->lkey, 64));
+	EXPECT_EQ(-EREMOTEIO, rdma_send(self->near, ram.mem, mr->lkey, 65));
+	EXPECT_EQ(IBV_WC_REM_INV_REQ_ERR, rdma_status(self->near));
+	EXPECT_EQ(-EREMOTEIO, rdma_wait(self->far));
+	EXPECT_EQ(IBV_WC_LOC_LEN_ERR, rdma_status(self->far));
+
+	ibv_dereg_mr(mr);
+	buffer_unmap(&ram);
+}
+
+/*
+ * The peer has acknowledged the first pages, and takes its time over one of those
+ * after them. The rest is sent again meanwhile, and goes where it should.
+ */
+TEST_F(sides, a_write_goes_on_where_it_was)
+{
+	const size_t size = 151 * PAGE, before = 140 * PAGE;
+	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_WRITE, .num_sge = 1 };
+	struct uffdio_zeropage there = { .range.len = before };
+	struct ibv_mr *mr, *held_mr;
+	struct ibv_sge sge;
+	struct held held;
+	struct ibv_wc wc;
+
+	ASSERT_EQ(0, held_map(&held, size));
+	there.range.start = (uintptr_t)held.mem;
+	ASSERT_EQ(0, ioctl(held.uffd, UFFDIO_ZEROPAGE, &there));
+	held_mr = rdma_reg_odp(self->far, held.mem, size);
+	mr = rdma_reg_odp(self->near, self->buf.mem, MIB(2));
+	ASSERT_NE(NULL, held_mr);
+	ASSERT_NE(NULL, mr);
+
+	sge = (struct ibv_sge) {
+		.addr = (uintptr_t)self->buf.mem + 1, .length = size - 7, .lkey = mr->lkey,
+	};
+	wr.sg_list = &sge;
+	wr.wr.rdma.remote_addr = (uintptr_t)held.mem;
+	wr.wr.rdma.rkey = held_mr->rkey;
+	ASSERT_EQ(0, ibv_post_send(self->near->qp, &wr, &bad));
+	ASSERT_EQ(0, held_wait(&held, NULL));
+	sleep(3);
+	ASSERT_EQ(0, held_release(&held));
+	ASSERT_EQ(0, wait_wc(self->near->cq, &wc));
+	EXPECT_EQ(IBV_WC_SUCCESS, wc.status);
+	EXPECT_EQ(-1, differs(held.mem, self->buf.shadow + 1, size - 7));
+
+	ibv_dereg_mr(mr);
+	ibv_dereg_mr(held_mr);
+	held_unmap(&held);
+}
+
+/* As long as a message can be. There is no room for it; its beginning arrives. */
+TEST_F(sides, a_read_of_2_GiB)
+{
+	const size_t size = (size_t)1 << 31;
+	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_READ, .num_sge = 1 };
+	struct ibv_mr *mr, *vast_mr;
+	struct ibv_sge sge;
+	struct ibv_wc wc;
+	uint8_t *vast;
+
+	vast = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		    -1, 0);
+	ASSERT_NE(MAP_FAILED, vast);
+	vast_mr = ibv_reg_mr(self->far->pd, vast, size,
+			     IBV_ACCESS_ON_DEMAND | IBV_ACCESS_REMOTE_READ);
+	mr = rdma_reg_odp(self->near, self->buf.mem, 2 * PAGE);
+	ASSERT_NE(NULL, vast_mr);
+	ASSERT_NE(NULL, mr);
+
+	sge = (struct ibv_sge) {
+		.addr = (uintptr_t)self->buf.mem, .length = size, .lkey = mr->lkey,
+	};
+	wr.sg_list = &sge;
+	wr.wr.rdma.remote_addr = (uintptr_t)vast;
+	wr.wr.rdma.rkey = vast_mr->rkey;
+	ASSERT_EQ(0, ibv_post_send(self->near->qp, &wr, &bad));
+	ASSERT_EQ(0, wait_wc(self->near->cq, &wc));
+	EXPECT_EQ(IBV_WC_LOC_PROT_ERR, wc.status);
+	memset(self->buf.shadow, 0, 2 * PAGE);
+
+	ASSERT_EQ(0, qp_restart(self->far->qp));
+	ibv_dereg_mr(mr);
+	ibv_dereg_mr(vast_mr);
+	munmap(vast, size);
+}
+
+/* A QP with long queues of requests, of which none is signaled by default. */
+static struct ibv_qp *create_long_qp(struct rdma *r, unsigned int length)
+{
+	struct ibv_cq *cq = ibv_create_cq(r->ctx, 4000, NULL, NULL, 0);
+	struct ibv_qp_init_attr attr = {
+		.qp_type = IBV_QPT_RC, .send_cq = cq, .recv_cq = cq,
+		.cap = {
+			.max_send_wr = length, .max_recv_wr = 1000,
+			.max_send_sge = 1, .max_recv_sge = 1,
+		},
+	};
+
+	return cq ? ibv_create_qp(r->pd, &attr) : NULL;
+}
+
+static void destroy_long_qp(struct ibv_qp *qp)
+{
+	struct ibv_cq *cq = qp->send_cq;
+
+	ibv_destroy_qp(qp);
+	ibv_destroy_cq(cq);
+}
+
+/* All of them, in order. */
+TEST_F(sides, a_qp_that_fails_flushes_its_queues)
+{
+	const unsigned int length = 1000;
+	struct rdma r = *self->near;
+	unsigned int i, next[2] = {};
+	struct rdma_addr nobody = {};
+	struct ibv_wc wc;
+
+	rdma_address(self->far, &nobody);
+	nobody.qpn = 0xfffffe;
+	r.qp = create_long_qp(&r, length);
+	ASSERT_NE(NULL, r.qp);
+	ASSERT_EQ(0, qp_restart(r.qp));
+	ASSERT_EQ(0, rdma_connect(&r, &nobody));
+	for (i = 0; i < length; i++) {
+		struct ibv_send_wr *bad, wr = { .wr_id = i, .opcode = IBV_WR_SEND };
+		struct ibv_recv_wr *bad_recv, recv = { .wr_id = length + i };
+
+		ASSERT_EQ(0, ibv_post_recv(r.qp, &recv, &bad_recv));
+		ASSERT_EQ(0, ibv_post_send(r.qp, &wr, &bad));
+	}
+	ASSERT_EQ(0, modify(&r, (struct ibv_qp_attr) { .qp_state = IBV_QPS_ERR },
+			    IBV_QP_STATE));
+	for (i = 0; i < 2 * length; i++) {
+		ASSERT_EQ(0, wait_wc(r.qp->send_cq, &wc));
+		EXPECT_EQ(IBV_WC_WR_FLUSH_ERR, wc.status);
+		ASSERT_EQ(next[wc.wr_id / length]++, wc.wr_id % length);
+	}
+	destroy_long_qp(r.qp);
+}
+
+TEST_F(sides, a_reset_forgets_what_was_posted)
+{
+	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_WRITE };
+	struct rdma_addr near, far;
+	int i;
+
+	rdma_address(self->near, &near);
+	rdma_address(self->far, &far);
+	ASSERT_EQ(0, qp_restart(self->near->qp));
+	ASSERT_EQ(0, qp_restart(self->far->qp));
+	ASSERT_EQ(0, rdma_connect(self->near, &far));
+	/* Nobody answers */
+	for (i = 0; i < 5; i++)
+		ASSERT_EQ(0, ibv_post_send(self->near->qp, &wr, &bad));
+
+	ASSERT_EQ(0, qp_restart(self->near->qp));
+	ASSERT_EQ(0, rdma_connect(self->near, &far));
+	ASSERT_EQ(0, raw_look(self->near));
+	usleep(200000);
+	EXPECT_EQ(0, psn_to_send(self->near));
+	ASSERT_EQ(0, rdma_connect(self->far, &near));
+	EXPECT_EQ(self->queue, raw_send_queue(self->near));
+}
+
+struct endless {
+	struct rxe_queue_buf *queue;
+	volatile bool stop;
+};
+
+static void *post_on(void *arg)
+{
+	struct endless *endless = arg;
+	volatile struct rxe_queue_buf *queue = endless->queue;
+
+	while (!endless->stop)
+		queue->producer_index = queue->consumer_index - 1;
+	return NULL;
+}
+
+/*
+ * Each request says of itself that it is done, and they never end: there are so many
+ * that the thread has its turn before the kernel has seen them all.
+ */
+TEST_F(sides, requests_that_are_done_do_not_keep_a_qp)
+{
+	static const enum ibv_qp_state states[] = { IBV_QPS_SQD, IBV_QPS_ERR, IBV_QPS_RESET };
+	struct rdma r = *self->near;
+	struct ibv_send_wr *bad, wr = { .wr_id = WR_ID, .opcode = IBV_WR_RDMA_WRITE };
+	struct endless endless = {};
+	struct rdma_addr far;
+	pthread_t thread;
+	unsigned int i;
+
+	rdma_address(self->far, &far);
+	r.qp = create_long_qp(&r, 200000);
+	ASSERT_NE(NULL, r.qp);
+	ASSERT_EQ(0, qp_restart(r.qp));
+	ASSERT_EQ(0, rdma_connect(&r, &far));
+	ASSERT_EQ(0, ibv_post_send(r.qp, &wr, &bad));
+	endless.queue = raw_find_queue(WR_ID);
+	ASSERT_NE(NULL, endless.queue);
+
+	/* Nothing new is sent then */
+	ASSERT_EQ(0, modify(&r, (struct ibv_qp_attr) { .qp_state = states[0] },
+			    IBV_QP_STATE));
+	for (i = 0; i <= endless.queue->index_mask; i++) {
+		struct rxe_send_wqe *wqe = (void *)(endless.queue->data +
+			((size_t)i << endless.queue->log2_elem_size));
+
+		wqe->wr.opcode = IBV_WR_RDMA_WRITE;
+		wqe->wr.send_flags = 0;
+		wqe->status = IBV_WC_SUCCESS;
+		wqe->state = STATE_DONE;
+	}
+	ASSERT_EQ(0, pthread_create(&thread, NULL, post_on, &endless));
+	usleep(10000);
+	ASSERT_EQ(0, raw_look(&r));
+	usleep(100000);
+
+	for (i = 1; i < ARRAY_LEN(states); i++) {
+		EXPECT_EQ(0, modify(&r, (struct ibv_qp_attr) { .qp_state = states[i] },
+				    IBV_QP_STATE));
+	}
+	endless.stop = true;
+	EXPECT_EQ(0, pthread_join(thread, NULL));
+	destroy_long_qp(r.qp);
+}
+
+/* Two QPs for datagrams, with the CQs of a connection. */
+FIXTURE(datagrams) {
+	struct link link;
+	struct rdma near;
+	struct rdma far;
+	struct ibv_ah *ah;
+	struct ibv_mr *near_mr;
+	struct ibv_mr *far_mr;
+	/* A datagram, and behind that what is received, with the header of the network */
+	union {
+		uint8_t mem[PAGE];
+		struct {
+			uint64_t sent;
+			uint8_t pad[20];
+			struct iphdr ip;
+			uint64_t received;
+		} __attribute__((packed));
+	};
+};
+
+#define NEAR_KEY	0x22222222
+#define CONTROLLED_KEY	0x80011111
+
+static int create_datagrams(struct rdma *r, uint32_t key)
+{
+	struct ibv_qp_init_attr init = {
+		.qp_type = IBV_QPT_UD, .send_cq = r->cq, .recv_cq = r->qp->recv_cq,
+		.cap = {
+			.max_send_wr = 8, .max_recv_wr = 8,
+			.max_send_sge = 1, .max_recv_sge = 1,
+		},
+		.sq_sig_all = 1,
+	};
+	struct ibv_qp_attr attr = { .port_num = 1, .qkey = key };
+	int err;
+
+	r->qp = ibv_create_qp(r->pd, &init);
+	if (!r->qp)
+		return -errno;
+	attr.qp_state = IBV_QPS_INIT;
+	err = modify(r, attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY);
+	attr.qp_state = IBV_QPS_RTR;
+	err = err ?: modify(r, attr, IBV_QP_STATE);
+	attr.qp_state = IBV_QPS_RTS;
+	return err ?: modify(r, attr, IBV_QP_STATE | IBV_QP_SQ_PSN);
+}
+
+FIXTURE_SETUP(datagrams)
+{
+	struct ibv_ah_attr attr = { .is_global = 1, .port_num = 1, .grh.hop_limit = 1 };
+	union ibv_gid gid;
+	struct rdma_addr addr;
+
+	ASSERT_EQ(0, link_up(&self->link));
+	self->near = self->link.near;
+	self->far = self->link.far;
+	ASSERT_EQ(0, create_datagrams(&self->near, NEAR_KEY));
+	ASSERT_EQ(0, create_datagrams(&self->far, CONTROLLED_KEY));
+
+	rdma_address(&self->far, &addr);
+	attr.grh.dgid = addr.gid;
+	while (ibv_query_gid(self->near.ctx, 1, attr.grh.sgid_index, &gid) ||
+	       memcmp(&gid, &addr.gid, sizeof(gid)))
+		ASSERT_NE(0, ++attr.grh.sgid_index);
+	self->ah = ibv_create_ah(self->near.pd, &attr);
+	ASSERT_NE(NULL, self->ah);
+	self->near_mr = ibv_reg_mr(self->near.pd, self->mem, PAGE, IBV_ACCESS_LOCAL_WRITE);
+	self->far_mr = ibv_reg_mr(self->far.pd, self->mem, PAGE, IBV_ACCESS_LOCAL_WRITE);
+	ASSERT_NE(NULL, self->near_mr);
+	ASSERT_NE(NULL, self->far_mr);
+}
+
+FIXTURE_TEARDOWN(datagrams)
+{
+	ibv_destroy_qp(self->near.qp);
+	ibv_destroy_qp(self->far.qp);
+	ibv_dereg_mr(self->near_mr);
+	ibv_dereg_mr(self->far_mr);
+	ibv_destroy_ah(self->ah);
+	link_down(&self->link);
+}
+
+/* Datagrams are received in the same order, by the loopback. */
+static int send_datagram(FIXTURE_DATA(datagrams) *self, uint64_t data, uint32_t key)
+{
+	struct ibv_sge sge = {
+		.addr = (uintptr_t)&self->sent, .length = 8, .lkey = self->near_mr->lkey,
+	};
+	struct ibv_send_wr *bad, wr = {
+		.wr_id = WR_ID, .opcode = IBV_WR_SEND, .sg_list = &sge, .num_sge = 1,
+		.wr.ud = {
+			.ah = self->ah, .remote_qpn = self->far.qp->qp_num,
+			.remote_qkey = key,
+		},
+	};
+	int err;
+
+	self->sent = data;
+	err = -ibv_post_send(self->near.qp, &wr, &bad);
+	return err ?: raw_wait(&self->near);
+}
+
+static int post_receive(FIXTURE_DATA(datagrams) *self)
+{
+	return rdma_post_recv(&self->far, self->pad, self->far_mr->lkey, 48);
+}
+
+TEST_F(datagrams, a_controlled_key_is_that_of_the_qp)
+{
+	struct ibv_qp_attr attr = { .qkey = CONTROLLED_KEY };
+	struct ibv_wc wc;
+
+	ASSERT_EQ(0, post_receive(self));
+	ASSERT_EQ(0, send_datagram(self, 1, CONTROLLED_KEY));
+	ASSERT_EQ(0, send_datagram(self, 2, NEAR_KEY));
+	ASSERT_EQ(0, modify(&self->near, attr, IBV_QP_QKEY));
+	ASSERT_EQ(0, send_datagram(self, 3, 0x80000000));
+	ASSERT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+	EXPECT_EQ(IBV_WC_SUCCESS, wc.status);
+	EXPECT_EQ(3, self->received);
+}
+
+static int mac_of_the_device(uint8_t *mac)
+{
+	FILE *file = fopen("/sys/class/net/d0/address", "r");
+	int n;
+
+	if (!file)
+		return -errno;
+	n = fscanf(file, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &mac[0], &mac[1], &mac[2],
+		   &mac[3], &mac[4], &mac[5]);
+	fclose(file);
+	return n == 6 ? 0 : -EIO;
+}
+
+/* Old libraries write it into the request. */
+TEST_F(datagrams, an_address_says_where_to_not_where_from)
+{
+	struct ibv_qp_attr attr = { .qkey = NEAR_KEY };
+	struct rxe_queue_buf *queue;
+	struct rxe_send_wqe wqe, *old;
+	struct rdma_addr addr;
+	uint32_t own, lie;
+	struct ibv_wc wc;
+	struct rxe_av *av;
+
+	rdma_address(&self->near, &addr);
+	memcpy(&own, &addr.gid.raw[12], sizeof(own));
+	lie = htonl(INADDR_LOOPBACK);
+
+	ASSERT_EQ(0, modify(&self->far, attr, IBV_QP_QKEY));
+	ASSERT_EQ(0, post_receive(self));
+	ASSERT_EQ(0, send_datagram(self, 1, NEAR_KEY));
+	ASSERT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+	ASSERT_EQ(1, self->received);
+	ASSERT_EQ(own, self->ip.saddr);
+
+	old = raw_find_wqe(WR_ID);
+	queue = raw_find_queue(WR_ID);
+	ASSERT_NE(NULL, old);
+	wqe = *old;
+	wqe.state = 0;
+	wqe.dma.resid = wqe.dma.length;
+	wqe.dma.cur_sge = 0;
+	wqe.dma.sge_offset = 0;
+	wqe.wr.wr.ud.ah_num = 0;
+	av = &wqe.wr.wr.ud.av;
+	*av = (struct rxe_av) {
+		.port_num = 1,
+		.network_type = RXE_NETWORK_TYPE_IPV4,
+		.grh = { .hop_limit = 1 },
+	};
+	ASSERT_EQ(0, mac_of_the_device(av->dmac));
+	memcpy(&av->grh.dgid, &addr.gid, sizeof(addr.gid));
+	av->sgid_addr._sockaddr_in.sin_family = AF_INET;
+	av->sgid_addr._sockaddr_in.sin_addr.s_addr = lie;
+	av->dgid_addr._sockaddr_in.sin_family = AF_INET;
+	av->dgid_addr._sockaddr_in.sin_addr.s_addr = own;
+	/* The GID that is the address's, as the AH has it */
+	for (av->grh.sgid_index = 0; av->grh.sgid_index < 255; av->grh.sgid_index++) {
+		union ibv_gid gid;
+
+		if (!ibv_query_gid(self->near.ctx, 1, av->grh.sgid_index, &gid) &&
+		    !memcmp(&gid, &addr.gid, sizeof(gid)))
+			break;
+	}
+
+	ASSERT_EQ(0, post_receive(self));
+	self->sent = 2;
+	ASSERT_EQ(0, raw_post(&self->near, queue, &wqe, old->dma.sge,
+			      sizeof(struct rxe_sge)));
+	ASSERT_EQ(0, raw_wait(&self->near));
+	ASSERT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+	EXPECT_EQ(2, self->received);
+	EXPECT_EQ(own, self->ip.saddr);
+}
+
+FIXTURE(shared) {
+	struct link link;
+	struct rdma near;
+	struct rdma far;
+	struct ibv_srq *srq;
+	struct buffer buf;
+	struct ibv_mr *mr;
+};
+
+/* The far side receives from an SRQ, which has room and one receive. */
+FIXTURE_SETUP(shared)
+{
+	struct ibv_srq_init_attr srq = { .attr = { .max_wr = 8, .max_sge = 1 } };
+	struct ibv_recv_wr *bad, wr = { .wr_id = WR_ID, .num_sge = 1 };
+	struct ibv_qp_init_attr init = {
+		.qp_type = IBV_QPT_RC,
+		.cap = { .max_send_wr = 8, .max_send_sge = 1 },
+	};
+	struct rdma_addr near, far;
+	struct ibv_sge sge;
+
+	ASSERT_EQ(0, link_up(&self->link));
+	self->near = self->link.near;
+	self->far = self->link.far;
+	self->srq = ibv_create_srq(self->far.pd, &srq);
+	ASSERT_NE(NULL, self->srq);
+	init.send_cq = self->far.cq;
+	init.recv_cq = self->far.qp->recv_cq;
+	init.srq = self->srq;
+	self->far.qp = ibv_create_qp(self->far.pd, &init);
+	ASSERT_NE(NULL, self->far.qp);
+
+	rdma_address(&self->near, &near);
+	rdma_address(&self->far, &far);
+	ASSERT_EQ(0, qp_restart(self->near.qp));
+	ASSERT_EQ(0, qp_restart(self->far.qp));
+	ASSERT_EQ(0, rdma_connect(&self->near, &far));
+	ASSERT_EQ(0, rdma_connect(&self->far, &near));
+
+	ASSERT_EQ(0, buffer_map(&self->buf, KIB(64), MADV_NOHUGEPAGE));
+	self->mr = rdma_reg_odp(&self->far, self->buf.mem, KIB(64));
+	ASSERT_NE(NULL, self->mr);
+	sge = (struct ibv_sge) {
+		.addr = (uintptr_t)self->buf.mem, .length = KIB(64), .lkey = self->mr->lkey,
+	};
+	wr.sg_list = &sge;
+	ASSERT_EQ(0, ibv_post_srq_recv(self->srq, &wr, &bad));
+}
+
+FIXTURE_TEARDOWN(shared)
+{
+	EXPECT_EQ(0, ibv_destroy_qp(self->far.qp));
+	EXPECT_EQ(0, ibv_destroy_srq(self->srq));
+	ibv_dereg_mr(self->mr);
+	buffer_unmap(&self->buf);
+	link_down(&self->link);
+}
+
+/* A message of which the end does not come has taken it. */
+TEST_F(shared, what_has_been_taken_comes_back)
+{
+	struct ibv_wc wc = {};
+	struct ibv_mr *mr;
+	uint8_t *mem;
+
+	mem = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	mr = rdma_reg_odp(&self->near, mem, 2 * PAGE);
+	ASSERT_NE(NULL, mr);
+	ASSERT_EQ(0, munmap(mem + PAGE, PAGE));
+
+	EXPECT_EQ(-EREMOTEIO, rdma_send(&self->near, mem, mr->lkey, 2 * PAGE));
+	while (psn_expected(&self->far) != 1)
+		usleep(1000);
+	ASSERT_EQ(0, modify(&self->far, (struct ibv_qp_attr) { .qp_state = IBV_QPS_ERR },
+			    IBV_QP_STATE));
+	EXPECT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+	EXPECT_EQ(WR_ID, wc.wr_id);
+	EXPECT_EQ(IBV_WC_WR_FLUSH_ERR, wc.status);
+
+	ibv_dereg_mr(mr);
+	munmap(mem, PAGE);
+}
+
+TEST_F(shared, is_as_large_as_the_kernel_knows)
+{
+	struct rxe_queue_buf *queue = raw_find_queue(WR_ID);
+	struct ibv_srq_attr before, attr;
+	uint32_t mask;
+
+	ASSERT_NE(NULL, queue);
+	ASSERT_EQ(0, ibv_query_srq(self->srq, &before));
+	mask = queue->index_mask;
+	queue->index_mask = 0xffff;
+	EXPECT_EQ(0, ibv_query_srq(self->srq, &attr));
+	EXPECT_EQ(before.max_wr, attr.max_wr);
+	attr.srq_limit = mask + 1;
+	EXPECT_EQ(EINVAL, ibv_modify_srq(self->srq, &attr, IBV_SRQ_LIMIT));
+	queue->index_mask = mask;
+}
+
+TEST_HARNESS_MAIN
