@@ -18,8 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <linux/hmm_blk.h>
-
+#include "../linux/samples/hmm/hmm_blk.h"
 #include "content.h"
 #include "figures.h"
 #include "gpu.h"
