@@ -106,6 +106,36 @@ static void read_slab(struct figures *figures)
 		fclose(file);
 }
 
+/*
+ * In KiB: what was allocated piecemeal, by the function that did. Memory for the code
+ * of modules comes in huge pages.
+ */
+static void read_vmalloc(struct figures *figures)
+{
+	char line[512], caller[64], name[80];
+	const char *pages;
+	size_t i;
+	FILE *file;
+
+	file = fopen("/proc/vmallocinfo", "r");
+	while (file && fgets(line, sizeof(line), file)) {
+		pages = strstr(line, " pages=");
+		if (!pages || sscanf(line, "%*s %*s %63[^+ ]", caller) != 1)
+			continue;
+		snprintf(name, sizeof(name), "ram/vmalloc/%s", caller);
+		for (i = 0; i < figures->n; i++)
+			if (!strcmp(figures->figure[i].name, name))
+				break;
+		if (i == figures->n)
+			add(figures, "ram/vmalloc", caller, 0,
+			    strcmp(caller, "execmem_alloc") ? RAM_SLACK_KIB / 8 :
+							      2 * HUGE_PAGE / 1024);
+		figures->figure[i].value += atoi(pages + 7) * (PAGE / 1024);
+	}
+	if (file)
+		fclose(file);
+}
+
 /* In KiB: free, but each CPU keeps some for itself. */
 static long long free_on_cpus(void)
 {
@@ -127,7 +157,7 @@ static void read_ram(struct figures *figures)
 {
 	static const char * const theirs[] = {
 		"AnonPages", "PageTables", "Unevictable", "KernelStack",
-		"VmallocUsed", "Percpu",
+		"Percpu",
 	};
 	static const char * const accounted[] = {
 		"MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Slab",
@@ -225,6 +255,7 @@ void figures_read(struct figures *figures)
 	tidy_up();
 	read_slab(figures);
 	read_ram(figures);
+	read_vmalloc(figures);
 }
 
 static const struct figure *find(const struct figures *figures, const char *name)
