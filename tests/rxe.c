@@ -5,6 +5,7 @@
  * answer. A requester repeats them when its PSN is set back.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
@@ -434,9 +435,10 @@ TEST_F(sides, a_read_of_2_GiB)
 }
 
 /* A QP with long queues of requests, of which none is signaled by default. */
-static struct ibv_qp *create_long_qp(struct rdma *r, unsigned int length)
+/* A QP with one CQ for all, which has room for so many completions. */
+static struct ibv_qp *create_qp(struct rdma *r, unsigned int length, int room)
 {
-	struct ibv_cq *cq = ibv_create_cq(r->ctx, 4000, NULL, NULL, 0);
+	struct ibv_cq *cq = ibv_create_cq(r->ctx, room, NULL, NULL, 0);
 	struct ibv_qp_init_attr attr = {
 		.qp_type = IBV_QPT_RC, .send_cq = cq, .recv_cq = cq,
 		.cap = {
@@ -448,7 +450,12 @@ static struct ibv_qp *create_long_qp(struct rdma *r, unsigned int length)
 	return cq ? ibv_create_qp(r->pd, &attr) : NULL;
 }
 
-static void destroy_long_qp(struct ibv_qp *qp)
+static struct ibv_qp *create_long_qp(struct rdma *r, unsigned int length)
+{
+	return create_qp(r, length, 4000);
+}
+
+static void destroy_qp(struct ibv_qp *qp)
 {
 	struct ibv_cq *cq = qp->send_cq;
 
@@ -485,7 +492,7 @@ TEST_F(sides, a_qp_that_fails_flushes_its_queues)
 		EXPECT_EQ(IBV_WC_WR_FLUSH_ERR, wc.status);
 		ASSERT_EQ(next[wc.wr_id / length]++, wc.wr_id % length);
 	}
-	destroy_long_qp(r.qp);
+	destroy_qp(r.qp);
 }
 
 TEST_F(sides, a_reset_forgets_what_was_posted)
@@ -510,6 +517,94 @@ TEST_F(sides, a_reset_forgets_what_was_posted)
 	EXPECT_EQ(0, psn_to_send(self->near));
 	ASSERT_EQ(0, rdma_connect(self->far, &near));
 	EXPECT_EQ(self->queue, raw_send_queue(self->near));
+}
+
+static enum ibv_qp_state state_of(struct ibv_qp *qp)
+{
+	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr attr;
+
+	return ibv_query_qp(qp, &attr, IBV_QP_STATE, &init) ? IBV_QPS_UNKNOWN : attr.qp_state;
+}
+
+/* It is made after the QP, and goes before it, as when a process dies. */
+TEST_F(sides, a_write_without_room_for_its_completion_keeps_no_mr)
+{
+	struct ibv_recv_wr *bad_recv, recv = {};
+	struct rdma near = *self->near, far = *self->far;
+	struct ibv_mr *near_mr, *far_mr;
+	struct rdma_addr addr;
+	struct ibv_sge sge;
+	struct ibv_send_wr *bad, wr = {
+		.opcode = IBV_WR_RDMA_WRITE_WITH_IMM, .sg_list = &sge, .num_sge = 1,
+	};
+	int i, tries = 1000 * slowness();
+
+	near.qp = create_qp(&near, 8, 8);
+	far.qp = create_qp(&far, 8, 1);
+	ASSERT_NE(NULL, near.qp);
+	ASSERT_NE(NULL, far.qp);
+	ASSERT_EQ(0, qp_restart(near.qp));
+	ASSERT_EQ(0, qp_restart(far.qp));
+	rdma_address(&far, &addr);
+	ASSERT_EQ(0, rdma_connect(&near, &addr));
+	rdma_address(&near, &addr);
+	ASSERT_EQ(0, rdma_connect(&far, &addr));
+	near_mr = rdma_reg_odp(&near, self->buf.mem, PAGE);
+	far_mr = rdma_reg_odp(&far, self->buf.mem, PAGE);
+	ASSERT_NE(NULL, near_mr);
+	ASSERT_NE(NULL, far_mr);
+
+	sge = (struct ibv_sge) { (uintptr_t)self->buf.mem, 8, near_mr->lkey };
+	wr.wr.rdma.remote_addr = sge.addr;
+	wr.wr.rdma.rkey = far_mr->rkey;
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, ibv_post_recv(far.qp, &recv, &bad_recv));
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, ibv_post_send(near.qp, &wr, &bad));
+	while (state_of(far.qp) != IBV_QPS_ERR && --tries)
+		usleep(10000);
+	EXPECT_EQ(IBV_QPS_ERR, state_of(far.qp));
+
+	EXPECT_EQ(0, ibv_dereg_mr(far_mr));
+	destroy_qp(near.qp);
+	destroy_qp(far.qp);
+	EXPECT_EQ(0, ibv_dereg_mr(near_mr));
+}
+
+/*
+ * A requester that was told to wait, and then to repeat, looks at what comes when the
+ * time is over: 655 ms. Somebody else has its peer say something more.
+ */
+TEST_F(sides, an_answer_that_waits_for_a_timer_keeps_no_qp)
+{
+	struct rdma near = *self->near, other = *self->near;
+	struct ibv_send_wr *bad, second = { .opcode = IBV_WR_SEND };
+	struct ibv_send_wr first = { .opcode = IBV_WR_SEND, .next = &second };
+	struct rdma_addr addr;
+
+	near.qp = create_qp(&near, 8, 8);
+	other.qp = create_qp(&other, 8, 8);
+	ASSERT_NE(NULL, near.qp);
+	ASSERT_NE(NULL, other.qp);
+	ASSERT_EQ(0, qp_restart(near.qp));
+	ASSERT_EQ(0, qp_restart(other.qp));
+	ASSERT_EQ(0, qp_restart(self->far->qp));
+	rdma_address(self->far, &addr);
+	ASSERT_EQ(0, rdma_connect(&near, &addr));
+	ASSERT_EQ(0, rdma_connect(&other, &addr));
+	ASSERT_EQ(0, set_back(&other, 0xffffff));
+	rdma_address(&near, &addr);
+	ASSERT_EQ(0, rdma_connect(self->far, &addr));
+	ASSERT_EQ(0, modify(self->far, (struct ibv_qp_attr) { .min_rnr_timer = 0 },
+			    IBV_QP_MIN_RNR_TIMER));
+
+	ASSERT_EQ(0, ibv_post_send(near.qp, &first, &bad));
+	usleep(100000);
+	ASSERT_EQ(0, ibv_post_send(other.qp, &second, &bad));
+	usleep(100000);
+	destroy_qp(near.qp);
+	destroy_qp(other.qp);
 }
 
 struct endless {
@@ -573,7 +668,7 @@ TEST_F(sides, requests_that_are_done_do_not_keep_a_qp)
 	}
 	endless.stop = true;
 	EXPECT_EQ(0, pthread_join(thread, NULL));
-	destroy_long_qp(r.qp);
+	destroy_qp(r.qp);
 }
 
 /* Two QPs for datagrams, with the CQs of a connection. */
@@ -658,8 +753,8 @@ FIXTURE_TEARDOWN(datagrams)
 	link_down(&self->link);
 }
 
-/* Datagrams are received in the same order, by the loopback. */
-static int send_datagram(FIXTURE_DATA(datagrams) *self, uint64_t data, uint32_t key)
+static int post_datagram(FIXTURE_DATA(datagrams) *self, struct ibv_qp *qp,
+			 uint64_t data, uint32_t key)
 {
 	struct ibv_sge sge = {
 		.addr = (uintptr_t)&self->sent, .length = 8, .lkey = self->near_mr->lkey,
@@ -671,11 +766,15 @@ static int send_datagram(FIXTURE_DATA(datagrams) *self, uint64_t data, uint32_t 
 			.remote_qkey = key,
 		},
 	};
-	int err;
 
 	self->sent = data;
-	err = -ibv_post_send(self->near.qp, &wr, &bad);
-	return err ?: raw_wait(&self->near);
+	return -ibv_post_send(qp, &wr, &bad);
+}
+
+/* Datagrams are received in the same order, by the loopback. */
+static int send_datagram(FIXTURE_DATA(datagrams) *self, uint64_t data, uint32_t key)
+{
+	return post_datagram(self, self->near.qp, data, key) ?: raw_wait(&self->near);
 }
 
 static int post_receive(FIXTURE_DATA(datagrams) *self)
@@ -696,6 +795,64 @@ TEST_F(datagrams, a_controlled_key_is_that_of_the_qp)
 	ASSERT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
 	EXPECT_EQ(IBV_WC_SUCCESS, wc.status);
 	EXPECT_EQ(3, self->received);
+}
+
+/* How many there are to be read, of the type that is named. */
+static int async_events(struct ibv_context *ctx, enum ibv_event_type type)
+{
+	struct ibv_async_event event;
+	int n = 0;
+
+	if (fcntl(ctx->async_fd, F_SETFL, O_NONBLOCK))
+		return -errno;
+	while (!ibv_get_async_event(ctx, &event)) {
+		n += event.event_type == type;
+		ibv_ack_async_event(&event);
+	}
+	return n;
+}
+
+static int comp_events(struct ibv_cq *cq)
+{
+	struct ibv_cq *found;
+	void *context;
+	int n = 0;
+
+	if (fcntl(cq->channel->fd, F_SETFL, O_NONBLOCK))
+		return -errno;
+	while (!ibv_get_cq_event(cq->channel, &found, &context))
+		n++;
+	ibv_ack_cq_events(cq, n);
+	return n;
+}
+
+/* For each that does not fit, and each time that one is asked for. */
+TEST_F(datagrams, events_that_nobody_reads_are_few)
+{
+	struct rdma r = self->near;
+	struct ibv_wc wc;
+	int i;
+
+	r.cq = ibv_create_cq(r.ctx, 1, NULL, r.cq->channel, 0);
+	ASSERT_NE(NULL, r.cq);
+	ASSERT_EQ(0, create_datagrams(&r, NEAR_KEY));
+	for (i = 0; i < 8; i++) {
+		ASSERT_EQ(0, ibv_req_notify_cq(r.cq, 0));
+		ASSERT_EQ(0, post_datagram(self, r.qp, 0, CONTROLLED_KEY));
+		ASSERT_EQ(0, wait_wc(r.cq, &wc));
+	}
+	i = comp_events(r.cq);
+	EXPECT_LE(1, i);
+	EXPECT_GE(2, i);
+
+	for (i = 0; i < 8; i++)
+		ASSERT_EQ(0, post_datagram(self, r.qp, 0, CONTROLLED_KEY));
+	usleep(500000 * slowness());
+	EXPECT_EQ(1, async_events(r.ctx, IBV_EVENT_CQ_ERR));
+	EXPECT_EQ(0, async_events(r.ctx, IBV_EVENT_CQ_ERR));
+
+	EXPECT_EQ(0, ibv_destroy_qp(r.qp));
+	EXPECT_EQ(0, ibv_destroy_cq(r.cq));
 }
 
 static int mac_of_the_device(uint8_t *mac)

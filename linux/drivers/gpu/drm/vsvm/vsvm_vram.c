@@ -371,7 +371,7 @@ static bool evict_oldest(struct vsvm_device *vdev, const struct mm_struct *mm,
 static int bo_find_room(struct vsvm_bo *bo, u64 size)
 {
 	struct vsvm_device *vdev = bo->vdev;
-	int tries = 16, err;
+	int tries = 16 + (size >> PAGE_SHIFT), err;
 
 	err = bo_alloc_blocks(bo, size);
 	while (err && tries--) {
@@ -637,33 +637,35 @@ void vsvm_vram_close(struct vsvm_device *vdev)
 }
 
 /*
- * Take @nr pages out of all page tables for a moment. Returns true when that has
- * been done to all that are in use: locked pages are somebody else's just now.
+ * Take those of @nr pages out of all page tables for a moment that are not @done yet.
+ * Returns true when that has been done to all that are in use: locked pages are
+ * somebody else's just now.
  */
-static bool revoke_pages(unsigned long first, unsigned long nr,
+static bool revoke_pages(unsigned long first, unsigned long nr, unsigned long *done,
 			 unsigned long *src, unsigned long *dst)
 {
-	unsigned long i, pages;
-	bool done = true;
+	unsigned long i, n = 0, pages;
 
-	for (i = 0; i < nr; i++) {
-		src[i] = first + i;
-		dst[i] = 0;
+	for_each_clear_bit(i, done, nr) {
+		src[n] = first + i;
+		dst[n++] = 0;
 	}
-	migrate_device_pfns(src, nr);
-	for (i = 0; i < nr; i += pages) {
+	migrate_device_pfns(src, n);
+	for (i = 0, n = 0; i < nr; i += pages) {
 		struct folio *folio = page_folio(pfn_to_page(first + i));
 
 		pages = 1;
-		if (src[i])
-			pages = src[i] & MIGRATE_PFN_COMPOUND ?
-				folio_nr_pages(folio) : 1;
-		else if (folio_ref_count(folio))
-			done = false;
+		if (test_bit(i, done))
+			continue;
+		if (src[n] & MIGRATE_PFN_COMPOUND)
+			pages = folio_nr_pages(folio);
+		if (src[n] & MIGRATE_PFN_VALID || !folio_ref_count(folio))
+			bitmap_set(done, i, pages);
+		n += pages;
 	}
-	migrate_device_finalize(src, dst, nr);
+	migrate_device_finalize(src, dst, n);
 
-	return done;
+	return bitmap_full(done, nr);
 }
 
 /**
@@ -678,6 +680,7 @@ static bool revoke_pages(unsigned long first, unsigned long nr,
 void vsvm_vram_lose(struct vsvm_device *vdev)
 {
 	unsigned long *pfns = vdev->lose_pfns, left = 0;
+	DECLARE_BITMAP(done, VSVM_MAX_PAGES);
 	struct vsvm_bo *bo;
 
 	WRITE_ONCE(vdev->lost, true);
@@ -696,7 +699,8 @@ void vsvm_vram_lose(struct vsvm_device *vdev)
 			break;
 		first = vram_to_pfn(vdev, bo_offset(bo));
 		nr = bo->devmem.size >> PAGE_SHIFT;
-		while (!revoke_pages(first, nr, pfns, pfns + VSVM_MAX_PAGES))
+		bitmap_zero(done, nr);
+		while (!revoke_pages(first, nr, done, pfns, pfns + VSVM_MAX_PAGES))
 			fsleep(USEC_PER_MSEC);
 		bo_put(bo);
 	}
