@@ -752,6 +752,39 @@ TEST(what_is_to_go_waits_for_no_page)
 	EXPECT_EQ(0, child_end(&child));
 }
 
+/* Both contexts share what waits for pages. */
+static int close_behind_another(void *arg __attribute__((unused)))
+{
+	struct rdma busy, idle;
+	struct ibv_mr *mr;
+	struct held held;
+	int err;
+
+	err = rdma_open(&busy) ?: rdma_open(&idle) ?: held_map(&held, PAGE);
+	if (err)
+		return err;
+	mr = rdma_reg_odp(&busy, held.mem, PAGE);
+	err = mr ? stall_prefetches(&busy, mr) : -errno;
+	mr = err ? NULL : rdma_reg_odp(&idle, held.mem, PAGE);
+	if (!mr)
+		return err ?: -errno;
+	err = rdma_advise(idle.pd, IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, 0,
+			  &(struct ibv_sge) { (uintptr_t)held.mem, PAGE, mr->lkey }) ?:
+	      held_wait(&held, NULL) ?: -ibv_dereg_mr(mr);
+	rdma_close(&idle);
+	return err;
+}
+
+TEST(a_context_that_closes_waits_for_no_other)
+{
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, close_behind_another, NULL));
+	ASSERT_EQ(0, child_start(&child));
+	ASSERT_EQ(0, result_in_time(&child));
+	EXPECT_TRUE(killed_in_time(&child));
+}
+
 /* It waits for the requests under way, without which it can do nothing. */
 static int change_while_stalled(void *arg)
 {

@@ -434,8 +434,7 @@ TEST_F(sides, a_read_of_2_GiB)
 	munmap(vast, size);
 }
 
-/* A QP with long queues of requests, of which none is signaled by default. */
-/* A QP with one CQ for all, which has room for so many completions. */
+/* A QP whose requests are not signaled by default, and a CQ with room for so many. */
 static struct ibv_qp *create_qp(struct rdma *r, unsigned int length, int room)
 {
 	struct ibv_cq *cq = ibv_create_cq(r->ctx, room, NULL, NULL, 0);

@@ -238,7 +238,7 @@ static const struct mmu_interval_notifier_ops watch_ops = {
 
 static void test_removal_invalidates(struct kunit *test)
 {
-	struct dev_pagemap pgmap = {}, other = {};
+	static struct dev_pagemap pgmap, other; /* large, and only compared */
 	struct hmm_peers_user user;
 	struct hmm_peers peers;
 	struct watch watch = { .peers = &peers, .pgmap = &pgmap };
