@@ -102,6 +102,11 @@ static bool job_invalidate(struct mmu_interval_notifier *notifier,
 	if (!mmu_notifier_range_blockable(range))
 		return false;
 
+	/*
+	 * A disk tells when it is done, not when its writes have arrived at a
+	 * peer, and cannot be told to read one back: this is for platforms that
+	 * need not be told, see Documentation/mm/hmm_p2pdma.rst.
+	 */
 	wait_event(job->idle, !job_is_busy(job, range->start, range->end));
 	return true;
 }

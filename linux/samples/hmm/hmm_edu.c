@@ -494,6 +494,11 @@ static int edu_run(struct edu *edu, struct edu_mirror *dst,
 		err = edu_transfer(edu, from_dma, len, false);
 		if (!err)
 			err = edu_transfer(edu, to_dma, len, true);
+		/*
+		 * A device whose writes are posted has to read one back before
+		 * the pages are let go, see Documentation/mm/hmm_p2pdma.rst.
+		 * Those of QEMU have arrived.
+		 */
 		mirror_end(dst);
 	}
 
