@@ -77,6 +77,15 @@ static struct drm_gpusvm_range *vsvm_range_alloc(struct drm_gpusvm *svm)
 	return &range->base;
 }
 
+static void range_unlist(struct vsvm_file *vfile, struct vsvm_range *range)
+{
+	lockdep_assert_held(&vfile->ranges_lock);
+
+	list_del_init(&range->gone);
+	vfile->nr_idle -= range->idle;
+	range->idle = false;
+}
+
 static void vsvm_range_free(struct drm_gpusvm_range *base)
 {
 	struct vsvm_range *range = to_range(base);
@@ -86,18 +95,10 @@ static void vsvm_range_free(struct drm_gpusvm_range *base)
 
 	spin_lock(&vfile->ranges_lock);
 	list_del(&range->link);
+	range_unlist(vfile, range);
 	spin_unlock(&vfile->ranges_lock);
 
 	kfree(range);
-}
-
-static void range_unlist(struct vsvm_file *vfile, struct vsvm_range *range)
-{
-	lockdep_assert_held(&vfile->ranges_lock);
-
-	list_del_init(&range->gone);
-	vfile->nr_idle -= range->idle;
-	range->idle = false;
 }
 
 static void range_list(struct vsvm_file *vfile, struct vsvm_range *range,
@@ -389,7 +390,9 @@ static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
 		else if (err != -EAGAIN)
 			break;
 		cond_resched();
-		try_to_freeze();
+		/* is_on_peers() has a lock, whose waiters cannot be frozen */
+		if (size > SZ_2M)
+			try_to_freeze();
 	}
 
 	mmu_interval_notifier_remove(&walk->notifier);
