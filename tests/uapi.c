@@ -252,12 +252,17 @@ TEST_F(uapi, huge_page_returns_in_pieces_from_the_middle)
 
 TEST_F(uapi, prefetch_of_what_was_never_touched)
 {
+	struct drm_vsvm_counters before, after;
 	struct buffer hole;
 	uint64_t pages;
 
 	ASSERT_EQ(0, buffer_map(&hole, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, gpu_counters(self->gpu, &before));
 	ASSERT_EQ(0, gpu_to_vram(self->gpu, hole.mem, SIZE, &pages));
 	EXPECT_EQ(PAGES, pages);
+	ASSERT_EQ(0, gpu_counters(self->gpu, &after));
+	EXPECT_EQ(before.pages_to_vram + PAGES, after.pages_to_vram);
+	EXPECT_EQ(before.pages_to_ram, after.pages_to_ram);
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&hole, self->gpu));
 	EXPECT_EQ(-1, buffer_differs(&hole));
 	buffer_unmap(&hole);

@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -631,6 +632,27 @@ TEST_F(watch, userfaultfd_moves_what_is_to_be_watched)
 	buffer_unmap(&target);
 }
 
+/* One page is touched, and its neighbours come back with it. */
+TEST_F(watch, userfaultfd_watches_what_it_has_moved_when_it_comes_back)
+{
+	bool huge = variant->advice == MADV_HUGEPAGE;
+	struct bench *bench = &self->bench;
+	struct watcher watcher;
+	struct buffer target;
+
+	ASSERT_EQ(0, buffer_map(&target, SIZE, variant->advice));
+	ASSERT_EQ(0, watcher_open_async(&watcher, target.mem));
+	ASSERT_EQ(SIZE, watcher_move(&watcher, target.mem, bench->buf.mem, SIZE));
+	ASSERT_EQ(PAGES, pages_in_vram(bench->gpu, target.mem, SIZE));
+	EXPECT_EQ(bench->buf.shadow[PAGE], *(volatile uint8_t *)(target.mem + PAGE));
+	EXPECT_EQ(0, pages_in_vram(bench->gpu, target.mem, SIZE));
+	EXPECT_EQ(huge ? PAGES : 1, scan(target.mem, SIZE, PAGE_IS_ACCESSED, false));
+	watcher_close(&watcher);
+	memcpy(target.shadow, bench->buf.shadow, SIZE);
+	EXPECT_EQ(-1, buffer_differs(&target));
+	buffer_unmap(&target);
+}
+
 TEST_F(watch, userfaultfd_moves_nothing_over_what_is_in_vram)
 {
 	struct bench *bench = &self->bench;
@@ -1085,6 +1107,20 @@ static int pages_shared(uint64_t want)
 	return tries ? 0 : -ETIMEDOUT;
 }
 
+static void ignore(int signal)
+{
+}
+
+/* Signals of which nobody who waits for a device has to take notice. */
+static int alarm_every(unsigned int us)
+{
+	struct itimerval timer = { { .tv_usec = us }, { .tv_usec = us } };
+	struct sigaction action = { .sa_handler = ignore, .sa_flags = SA_RESTART };
+
+	return sigaction(SIGALRM, &action, NULL) || setitimer(ITIMER_REAL, &timer, NULL) ?
+	       -errno : 0;
+}
+
 TEST_F(device, merged_pages_become_those_of_the_process)
 {
 	struct buffer other;
@@ -1105,7 +1141,9 @@ TEST_F(device, merged_pages_become_those_of_the_process)
 
 	/* That is, unless it merges them again before they have migrated. */
 	ASSERT_EQ(0, file_write(KSM "run", "0"));
+	ASSERT_EQ(0, alarm_every(1000));
 	EXPECT_EQ(0, device_do(self, HMM_DMIRROR_MIGRATE_TO_DEV, SIZE));
+	ASSERT_EQ(0, alarm_every(0));
 	EXPECT_EQ(0, present(&self->buf));
 	EXPECT_EQ(-1, differs(self->copy.mem, self->buf.shadow, SIZE));
 

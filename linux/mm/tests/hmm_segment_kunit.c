@@ -183,28 +183,30 @@ static void test_peers_are_a_set(struct kunit *test)
 /* A reaches B and B reaches C: nothing follows for anybody else. */
 static void test_links_are_neither_mutual_nor_transitive(struct kunit *test)
 {
-	struct dev_pagemap a = {}, b = {}, c = {};
+	struct dev_pagemap *a = kunit_kcalloc(test, 3, sizeof(*a), GFP_KERNEL);
+	struct dev_pagemap *b = a + 1, *c = a + 2;
 	struct hmm_peers of_a, of_b, of_c;
 
-	a.owner = &a;
-	b.owner = &b;
-	c.owner = &c;
+	KUNIT_ASSERT_NOT_NULL(test, a);
+	a->owner = a;
+	b->owner = b;
+	c->owner = c;
 	hmm_peers_init(&of_a, NULL);
 	hmm_peers_init(&of_b, NULL);
 	hmm_peers_init(&of_c, NULL);
-	KUNIT_EXPECT_EQ(test, 0, hmm_peers_add(&of_a, &b));
-	KUNIT_EXPECT_EQ(test, 0, hmm_peers_add(&of_b, &c));
+	KUNIT_EXPECT_EQ(test, 0, hmm_peers_add(&of_a, b));
+	KUNIT_EXPECT_EQ(test, 0, hmm_peers_add(&of_b, c));
 
-	KUNIT_EXPECT_TRUE(test, hmm_reaches_privately(&a, &of_a, &a));
-	KUNIT_EXPECT_TRUE(test, hmm_reaches_privately(&a, &of_a, &b));
-	KUNIT_EXPECT_FALSE(test, hmm_reaches_privately(&a, &of_a, &c));
-	KUNIT_EXPECT_FALSE(test, hmm_reaches_privately(&b, &of_b, &a));
-	KUNIT_EXPECT_TRUE(test, hmm_reaches_privately(&b, &of_b, &c));
-	KUNIT_EXPECT_FALSE(test, hmm_reaches_privately(&c, &of_c, &b));
-	KUNIT_EXPECT_FALSE(test, hmm_reaches_privately(&a, NULL, &b));
+	KUNIT_EXPECT_TRUE(test, hmm_reaches_privately(a, &of_a, a));
+	KUNIT_EXPECT_TRUE(test, hmm_reaches_privately(a, &of_a, b));
+	KUNIT_EXPECT_FALSE(test, hmm_reaches_privately(a, &of_a, c));
+	KUNIT_EXPECT_FALSE(test, hmm_reaches_privately(b, &of_b, a));
+	KUNIT_EXPECT_TRUE(test, hmm_reaches_privately(b, &of_b, c));
+	KUNIT_EXPECT_FALSE(test, hmm_reaches_privately(c, &of_c, b));
+	KUNIT_EXPECT_FALSE(test, hmm_reaches_privately(a, NULL, b));
 
-	hmm_peers_remove(&of_a, &b);
-	hmm_peers_remove(&of_b, &c);
+	hmm_peers_remove(&of_a, b);
+	hmm_peers_remove(&of_b, c);
 	hmm_peers_fini(&of_a);
 	hmm_peers_fini(&of_b);
 	hmm_peers_fini(&of_c);

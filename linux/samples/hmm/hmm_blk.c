@@ -326,7 +326,7 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 		job.client.dma_dev = dma_dev;
 
 	err = -ENOMEM;
-	job.pfns = kvcalloc(CHUNK_PAGES, sizeof(*job.pfns), GFP_KERNEL);
+	job.pfns = kvcalloc(CHUNK_PAGES, sizeof(*job.pfns), GFP_KERNEL_ACCOUNT);
 	if (!job.pfns)
 		goto out_put;
 

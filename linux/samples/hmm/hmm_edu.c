@@ -211,7 +211,7 @@ static int mirror_attach(struct edu_mirror *mirror)
 		mirror->brief = true;
 		mirror->map.pfn_list = kvcalloc(mirror->nr_pages,
 						sizeof(*mirror->map.pfn_list),
-						GFP_KERNEL);
+						GFP_KERNEL_ACCOUNT);
 		err = mirror->map.pfn_list ? 0 : -ENOMEM;
 	}
 	if (!err)

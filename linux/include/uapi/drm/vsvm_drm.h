@@ -70,11 +70,13 @@ struct drm_vsvm_info {
  *
  * Memory stays charged to the memory cgroup of its process when it is in the
  * device, as it was in system memory, but cannot be reclaimed there. So no more goes
- * there than leaves a quarter of each limit, 8 MiB at least, to the rest. To set a
- * limit below what is there already ends with the OOM killer.
+ * there than leaves a quarter of each limit, 8 MiB at least, to the rest; or less,
+ * if swap can take no more than that, but an eighth of it at least. To set a limit
+ * below what is there already ends with the OOM killer.
  *
  * -EOPNOTSUPP: the memory is file-backed, shared or of hugetlbfs, and cannot
- *	go to a device.
+ *	go to a device; or it finds no room there, and the device reaches system
+ *	memory only in copies (swiotlb=force, encrypted guests).
  */
 struct drm_vsvm_prefetch {
 	__u64 addr;
@@ -105,7 +107,8 @@ struct drm_vsvm_prefetch {
  *
  * -EINVAL: also: unknown @op, or the ranges of a copy overlap.
  * -EACCES: the memory is to be written, but mapped read-only.
- * -EOPNOTSUPP: the memory is in a device of another driver, and stays there.
+ * -EOPNOTSUPP: the memory is in a device of another driver, and stays there; or it
+ *	is in system memory, of which the device reaches only copies.
  */
 struct drm_vsvm_op {
 	__u64 addr;

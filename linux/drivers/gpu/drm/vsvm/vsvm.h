@@ -38,6 +38,7 @@ struct pci_dev;
  * @p2p_pool_size: length of @p2p_pool in bytes
  * @pgmap: the device-private pages, one for each page of VRAM. They outlive the
  *	PCI device, see vsvm_vram_lose()
+ * @pgmap_ops: those of drm_pagemap, but for faults
  * @pgmap_res: their place in the physical address space
  * @index: which GPU it is, as in the parameter links
  * @peers: the pagemaps of the GPUs to which it has links
@@ -77,6 +78,7 @@ struct vsvm_device {
 	unsigned long linked;
 
 	struct dev_pagemap pgmap;
+	struct dev_pagemap_ops pgmap_ops;
 	struct resource *pgmap_res;
 	struct drm_pagemap dpagemap;
 	struct completion dpagemap_idle;
@@ -140,6 +142,7 @@ int vsvm_link_add(struct vsvm_device *vdev);
 void vsvm_link_remove(struct vsvm_device *vdev);
 void vsvm_link_lock(void);
 void vsvm_link_unlock(void);
+struct vsvm_device *vsvm_owner(const void *vaddr);
 bool vsvm_link_reaches(struct device *dev, struct vsvm_device *vdev);
 bool vsvm_link_holds(struct vsvm_device *from, const void *vram);
 void *vsvm_bar_to_vram(phys_addr_t phys);

@@ -239,8 +239,8 @@ static void vsvm_remove(struct pci_dev *pdev)
 	mutex_unlock(&vdev->files_lock);
 
 	err = vsvm_vram_evict(vdev);
-	vsvm_link_remove(vdev);
 	drm_pagemap_window_remove(&vdev->dpagemap);
+	vsvm_link_remove(vdev);
 	if (err) {
 		drm_warn(&vdev->drm, "memory of processes is lost (%pe)\n",
 			 ERR_PTR(err));

@@ -256,6 +256,29 @@ bool vsvm_link_reaches(struct device *dev, struct vsvm_device *vdev)
 }
 
 /**
+ * vsvm_owner() - find the GPU whose VRAM is at an address
+ * @vaddr: the kernel's address
+ *
+ * Context: Any. The GPU is there as long as what has led to @vaddr is valid.
+ * Return: the GPU; NULL if it is other memory.
+ */
+struct vsvm_device *vsvm_owner(const void *vaddr)
+{
+	int i;
+
+	guard(rcu)();
+	for (i = 0; i < VSVM_MAX_GPUS; i++) {
+		struct vsvm_device *vdev = rcu_dereference(vsvm_gpus[i]);
+
+		if (vdev && vaddr >= vdev->vram &&
+		    vaddr < vdev->vram + vdev->vram_size)
+			return vdev;
+	}
+
+	return NULL;
+}
+
+/**
  * vsvm_link_holds() - does a GPU still reach VRAM of another over a link?
  * @from: the GPU
  * @vram: the kernel's address of the VRAM
@@ -264,16 +287,9 @@ bool vsvm_link_reaches(struct device *dev, struct vsvm_device *vdev)
  */
 bool vsvm_link_holds(struct vsvm_device *from, const void *vram)
 {
-	int i;
+	struct vsvm_device *to = vsvm_owner(vram);
 
-	for (i = 0; i < VSVM_MAX_GPUS; i++) {
-		struct vsvm_device *to = gpu(i);
-
-		if (to && vram >= to->vram && vram < to->vram + to->vram_size)
-			return test_bit(i, &from->linked);
-	}
-
-	return false;
+	return to && test_bit(to->index, &from->linked);
 }
 
 /**

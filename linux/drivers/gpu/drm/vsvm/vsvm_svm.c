@@ -357,7 +357,7 @@ static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
 	struct hmm_range range = { .default_flags = flags };
 	int err;
 
-	walk = kvzalloc_obj(*walk);
+	walk = kvzalloc_obj(*walk, GFP_KERNEL_ACCOUNT);
 	if (!walk)
 		return -ENOMEM;
 
@@ -564,6 +564,15 @@ static int check_access(unsigned long addr, unsigned long end, bool write)
 
 typedef void (*vsvm_engine_t)(u64 *words, size_t n, void *arg);
 
+/* -ENODEV: the GPU has been pulled; -EIO: another one, whose memory it has read. */
+static int check_owner(struct vsvm_file *vfile, struct vsvm_device *owner)
+{
+	if (!owner || vsvm_vram_is_there(owner))
+		return 0;
+
+	return owner == vfile->vdev ? -ENODEV : -EIO;
+}
+
 /* -EOPNOTSUPP: memory of a device of another driver; the CPU cannot play that. */
 static int run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
 		      unsigned long addr, unsigned long end,
@@ -571,6 +580,8 @@ static int run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
 {
 	unsigned long pos = drm_gpusvm_range_start(&range->base);
 	struct drm_pagemap_addr *map = range->pages.dma_addr;
+	struct vsvm_device *owner, *last = NULL;
+	int err;
 
 	for (; pos < end; pos += PAGE_SIZE << map->order, map++) {
 		unsigned long map_end = min(pos + (PAGE_SIZE << map->order), end);
@@ -583,13 +594,20 @@ static int run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
 
 			if (!page)
 				return -EOPNOTSUPP;
+			owner = vsvm_owner(page);
 			engine(page + in_page, len / sizeof(u64), arg);
 			vsvm_unmap_page(map, page);
 			addr += len;
+			if (owner == last)
+				continue;
+			err = check_owner(vfile, last);
+			if (err)
+				return err;
+			last = owner;
 		}
 	}
 
-	return 0;
+	return check_owner(vfile, last);
 }
 
 /* Run an engine over a part of [addr, end), and return how far it got. */
@@ -624,9 +642,6 @@ static long run_piece(struct vsvm_file *vfile, unsigned long addr,
 	if (is_mapped(vfile, range, write)) {
 		ret = run_engine(vfile, range, addr, end, engine, arg) ?:
 		      (long)(end - addr);
-		if (ret > 0 && range->pages.dpagemap == &vdev->dpagemap &&
-		    !vsvm_vram_is_there(vdev))
-			ret = -ENODEV;
 	}
 	drm_gpusvm_notifier_unlock(svm);
 out:
@@ -660,6 +675,8 @@ static int __run(struct vsvm_file *vfile, unsigned long addr, unsigned long size
 		}
 
 		switch (ret) {
+		case -EINVAL:	/* only a copy of the memory can be reached */
+			return -EOPNOTSUPP;
 		case -ENOENT:	/* no mapping */
 		case -EIO:	/* of a device */
 			return -EFAULT;
@@ -736,7 +753,7 @@ static int run_copy(struct vsvm_file *vfile, unsigned long dst,
 	struct copy copy;
 	int err = 0;
 
-	copy.buf = kvmalloc(SZ_64K, GFP_KERNEL);
+	copy.buf = kvmalloc(SZ_64K, GFP_KERNEL_ACCOUNT);
 	if (!copy.buf)
 		return -ENOMEM;
 

@@ -15,6 +15,7 @@
 #include <linux/pci.h>
 #include <linux/pci-p2pdma.h>
 #include <linux/sizes.h>
+#include <linux/srcu.h>
 
 #include <drm/drm_drv.h>
 #include <drm/drm_managed.h>
@@ -185,6 +186,20 @@ static struct vsvm_device *page_to_vsvm(struct page *page)
 	return container_of(page_pgmap(page), struct vsvm_device, pgmap);
 }
 
+/* Who brings pages back maps system memory for a device that is still there */
+DEFINE_STATIC_SRCU(vsvm_lost);
+
+static vm_fault_t migrate_to_ram(struct vm_fault *vmf)
+{
+	struct vsvm_device *vdev = page_to_vsvm(vmf->page);
+
+	guard(srcu)(&vsvm_lost);
+	if (READ_ONCE(vdev->lost))
+		return VM_FAULT_SIGBUS;
+
+	return drm_pagemap_pagemap_ops_get()->migrate_to_ram(vmf);
+}
+
 static bool bar_answers(struct vsvm_device *vdev)
 {
 	u16 command;
@@ -343,10 +358,14 @@ static bool evict_oldest(struct vsvm_device *vdev, const struct mm_struct *mm,
 	struct vsvm_bo *bo, *found = NULL;
 	int err;
 
+	guard(srcu)(&vsvm_lost);
 	spin_lock_irq(&vdev->bo_lock);
 	list_for_each_entry_reverse(bo, &vdev->bos, link) {
 		bool is_own = bo->mm == mm;
 
+		/* vsvm_vram_lose() counts on their order */
+		if (vdev->closed)
+			break;
 		if (is_own == own && kref_get_unless_zero(&bo->ref)) {
 			found = bo;
 			/* If it cannot move, let others be next */
@@ -684,6 +703,7 @@ void vsvm_vram_lose(struct vsvm_device *vdev)
 	struct vsvm_bo *bo;
 
 	WRITE_ONCE(vdev->lost, true);
+	synchronize_srcu(&vsvm_lost);
 
 	spin_lock_irq(&vdev->bo_lock);
 	list_for_each_entry(bo, &vdev->bos, link)
@@ -712,12 +732,12 @@ void vsvm_vram_lose(struct vsvm_device *vdev)
  */
 void vsvm_vram_scrub(struct vsvm_device *vdev)
 {
+	WRITE_ONCE(vdev->lost, true);
 	flush_work(&vdev->bo_free_work);
 	if (bar_answers(vdev)) {
 		memset(vdev->vram, 0, vdev->vram_size);
 		wmb(); /* VRAM is mapped write-combined */
 	}
-	WRITE_ONCE(vdev->lost, true);
 }
 
 static void vsvm_vram_fini(struct drm_device *drm, void *data)
@@ -878,7 +898,9 @@ int vsvm_vram_init(struct vsvm_device *vdev)
 	pgmap->range.start = vdev->pgmap_res->start;
 	pgmap->range.end = vdev->pgmap_res->end;
 	pgmap->nr_range = 1;
-	pgmap->ops = drm_pagemap_pagemap_ops_get();
+	vdev->pgmap_ops = *drm_pagemap_pagemap_ops_get();
+	vdev->pgmap_ops.migrate_to_ram = migrate_to_ram;
+	pgmap->ops = &vdev->pgmap_ops;
 	addr = memremap_pages(pgmap, NUMA_NO_NODE);
 	if (IS_ERR(addr))
 		return PTR_ERR(addr);
