@@ -1107,7 +1107,7 @@ static int pages_shared(uint64_t want)
 	return tries ? 0 : -ETIMEDOUT;
 }
 
-static void ignore(int signal)
+static void ignore(int signal __attribute__((unused)))
 {
 }
 
