@@ -752,6 +752,52 @@ TEST(what_is_to_go_waits_for_no_page)
 	EXPECT_EQ(0, child_end(&child));
 }
 
+/* A request of its own has it fail; its peer's is what waits. */
+static int fail_while_stalled(void *arg __attribute__((unused)))
+{
+	uint64_t word = 0;
+	struct ibv_sge sge = { .addr = (uintptr_t)&word, .length = 8 };
+	struct ibv_send_wr *bad, wr = {
+		.opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_INLINE,
+		.sg_list = &sge, .num_sge = 1,
+	};
+	struct ibv_wc wc = {};
+	struct ibv_mr *mr;
+	struct held held;
+	struct link link;
+	int err;
+
+	err = held_map(&held, PAGE) ?: link_up(&link);
+	if (err)
+		return err;
+	mr = rdma_reg_odp(&link.far, held.mem, PAGE);
+	if (!mr)
+		return -errno;
+	wr.wr.rdma.remote_addr = (uintptr_t)held.mem;
+	wr.wr.rdma.rkey = mr->rkey;
+	err = rdma_post_recv(&link.far, held.mem, mr->lkey, 8) ?:
+	      -ibv_post_send(link.near.qp, &wr, &bad) ?: held_wait(&held, NULL);
+
+	/* No MR has this key */
+	wr.send_flags = 0;
+	err = err ?: -ibv_post_send(link.far.qp, &wr, &bad);
+	while (!err && !(err = ibv_poll_cq(link.far.qp->recv_cq, 1, &wc)))
+		usleep(1000);
+	if (err < 0)
+		return err;
+	return wc.status == IBV_WC_WR_FLUSH_ERR ? 0 : -EPROTO;
+}
+
+TEST(a_qp_that_fails_waits_for_no_page)
+{
+	struct child child;
+
+	ASSERT_EQ(0, child_fork(&child, fail_while_stalled, NULL));
+	ASSERT_EQ(0, child_start(&child));
+	EXPECT_EQ(0, result_in_time(&child));
+	EXPECT_TRUE(killed_in_time(&child));
+}
+
 /* Both contexts share what waits for pages. */
 static int close_behind_another(void *arg __attribute__((unused)))
 {
@@ -890,6 +936,48 @@ static int connect_without_timer(struct link *link)
 	attr.sq_psn = 0;
 	attr.timeout = 0;
 	return err ?: -ibv_modify_qp(link->near.qp, &attr, rts);
+}
+
+/* The first request of a connection is on its way. */
+static int post_first(struct rdma *r)
+{
+	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_WRITE };
+	struct ibv_qp_attr attr = {};
+	struct ibv_qp_init_attr init;
+	double end = now() + PROMPT;
+	int err = -ibv_post_send(r->qp, &wr, &bad);
+
+	while (!err && !attr.sq_psn && now() < end && !usleep(1000))
+		err = -ibv_query_qp(r->qp, &attr, IBV_QP_SQ_PSN, &init);
+	return err ?: attr.sq_psn ? 0 : -ETIMEDOUT;
+}
+
+/*
+ * A connection whose peer does not answer, with a timeout of a second, and then one
+ * without. Nothing but a request that comes later tells that one has got lost.
+ */
+TEST(a_reset_stops_the_timers)
+{
+	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_WRITE };
+	struct rdma_addr near;
+	struct ibv_wc wc;
+	struct link link;
+
+	ASSERT_EQ(0, link_up(&link));
+	ASSERT_EQ(0, qp_restart(link.far.qp));
+	ASSERT_EQ(0, post_first(&link.near));
+	ASSERT_EQ(0, connect_without_timer(&link));
+	ASSERT_EQ(0, qp_restart(link.far.qp));
+	ASSERT_EQ(0, post_first(&link.near));
+	rdma_address(&link.near, &near);
+	ASSERT_EQ(0, rdma_connect(&link.far, &near));
+
+	sleep(3);
+	EXPECT_EQ(0, ibv_poll_cq(link.near.cq, 1, &wc));
+	ASSERT_EQ(0, ibv_post_send(link.near.qp, &wr, &bad));
+	EXPECT_EQ(0, raw_wait(&link.near));
+	EXPECT_EQ(0, raw_wait(&link.near));
+	link_down(&link);
 }
 
 static int set_device(const char *state)

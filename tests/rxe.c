@@ -854,6 +854,39 @@ TEST_F(datagrams, events_that_nobody_reads_are_few)
 	EXPECT_EQ(0, ibv_destroy_cq(r.cq));
 }
 
+/* It keeps more than there may be on their way, and another one is sent to. */
+TEST_F(datagrams, a_receiver_that_waits_stops_no_sender)
+{
+	struct ibv_qp_attr attr = { .qkey = NEAR_KEY };
+	struct rdma waits = self->far;
+	struct held held;
+	struct ibv_mr *mr;
+	struct ibv_wc wc;
+	int i;
+
+	ASSERT_EQ(0, held_map(&held, PAGE));
+	mr = rdma_reg_odp(&waits, held.mem, PAGE);
+	ASSERT_NE(NULL, mr);
+	ASSERT_EQ(0, modify(&waits, attr, IBV_QP_QKEY));
+	ASSERT_EQ(0, rdma_post_recv(&waits, held.mem, mr->lkey, 48));
+	ASSERT_EQ(0, send_datagram(self, 1, NEAR_KEY));
+	ASSERT_EQ(0, held_wait(&held, NULL));
+	for (i = 0; i < 100; i++)
+		ASSERT_EQ(0, send_datagram(self, 2, NEAR_KEY));
+
+	ASSERT_EQ(0, create_datagrams(&self->far, NEAR_KEY));
+	ASSERT_EQ(0, post_receive(self));
+	ASSERT_EQ(0, send_datagram(self, 3, NEAR_KEY));
+	EXPECT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+	EXPECT_EQ(IBV_WC_SUCCESS, wc.status);
+	EXPECT_EQ(self->far.qp->qp_num, wc.qp_num);
+	EXPECT_EQ(3, self->received);
+
+	EXPECT_EQ(0, ibv_destroy_qp(waits.qp));
+	EXPECT_EQ(0, ibv_dereg_mr(mr));
+	held_unmap(&held);
+}
+
 static int mac_of_the_device(uint8_t *mac)
 {
 	FILE *file = fopen("/sys/class/net/d0/address", "r");
