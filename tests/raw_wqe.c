@@ -175,7 +175,7 @@ static int begin_raw(struct rdma *r, struct rxe_queue_buf *queue,
 	return err ? err : post_nothing(r);
 }
 
-int raw_look(struct rdma *r)
+int raw_look_for(struct rdma *r, uint32_t wqe_size)
 {
 	struct ib_uverbs_post_send_resp resp;
 	struct {
@@ -190,11 +190,16 @@ int raw_look(struct rdma *r)
 		.cmd = {
 			.response = (uintptr_t)&resp,
 			.qp_handle = r->qp->handle,
-			.wqe_size = sizeof(struct ib_uverbs_send_wr),
+			.wqe_size = wqe_size,
 		},
 	};
 
 	return write(r->ctx->cmd_fd, &cmd, sizeof(cmd)) == sizeof(cmd) ? 0 : -errno;
+}
+
+int raw_look(struct rdma *r)
+{
+	return raw_look_for(r, sizeof(struct ib_uverbs_send_wr));
 }
 
 int raw_post(struct rdma *r, struct rxe_queue_buf *queue,

@@ -44,6 +44,8 @@ int raw_post(struct rdma *r, struct rxe_queue_buf *queue,
 int raw_wait(struct rdma *r);
 /* The kernel looks at the queue. */
 int raw_look(struct rdma *r);
+/* ... and is told that requests are that large, though it is given none. */
+int raw_look_for(struct rdma *r, uint32_t wqe_size);
 
 /* What no library writes: inline data that is elsewhere, an MR by its pointer. */
 int raw_inline_write(struct rdma *r, uint64_t raddr, uint32_t rkey,

@@ -526,6 +526,82 @@ static enum ibv_qp_state state_of(struct ibv_qp *qp)
 	return ibv_query_qp(qp, &attr, IBV_QP_STATE, &init) ? IBV_QPS_UNKNOWN : attr.qp_state;
 }
 
+/* From SQD as from RTS there is a way to RTS that needs nothing else. */
+TEST_F(sides, a_qp_is_in_no_state_but_its_own)
+{
+	const int mask = IBV_QP_STATE | IBV_QP_CUR_STATE;
+	struct ibv_qp_attr attr = {
+		.qp_state = IBV_QPS_RTS, .cur_qp_state = IBV_QPS_RTS,
+	};
+
+	EXPECT_EQ(0, modify(self->far, attr, mask));
+	attr.cur_qp_state = IBV_QPS_SQD;
+	EXPECT_EQ(-EINVAL, modify(self->far, attr, mask));
+	EXPECT_EQ(IBV_QPS_RTS, state_of(self->far->qp));
+
+	attr.qp_state = IBV_QPS_RESET;
+	ASSERT_EQ(0, modify(self->far, attr, IBV_QP_STATE));
+	attr = (struct ibv_qp_attr) {
+		.qp_state = IBV_QPS_RTS, .cur_qp_state = IBV_QPS_RTS,
+	};
+	EXPECT_EQ(-EINVAL, modify(self->far, attr, mask));
+	EXPECT_EQ(IBV_QPS_RESET, state_of(self->far->qp));
+}
+
+/*
+ * The first packet of a message has taken a receive, which an error gives back. The
+ * next packets had nowhere to go if the QP were ready again without a reset.
+ */
+TEST_F(sides, a_message_does_not_go_on_after_an_error)
+{
+	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_SEND, .num_sge = 1 };
+	struct uffdio_zeropage there = { .range.len = PAGE };
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+	struct ibv_mr *mr;
+	struct ibv_sge sge;
+	struct held held;
+
+	ASSERT_EQ(0, held_map(&held, 3 * PAGE));
+	there.range.start = (uintptr_t)held.mem;
+	ASSERT_EQ(0, ioctl(held.uffd, UFFDIO_ZEROPAGE, &there));
+	mr = rdma_reg_odp(self->near, held.mem, 3 * PAGE);
+	ASSERT_NE(NULL, mr);
+	ASSERT_EQ(0, rdma_post_recv(self->far, self->buf.mem, self->mr->lkey, 3 * PAGE));
+	memset(self->buf.shadow, 0, PAGE);
+
+	sge = (struct ibv_sge) { (uintptr_t)held.mem, 3 * PAGE, mr->lkey };
+	wr.sg_list = &sge;
+	/* After the request that has found the queue */
+	ASSERT_EQ(1, psn_expected(self->far));
+	ASSERT_EQ(0, ibv_post_send(self->near->qp, &wr, &bad));
+	ASSERT_EQ(0, held_wait(&held, NULL));
+	while (psn_expected(self->far) == 1)
+		usleep(1000);
+	ASSERT_EQ(0, modify(self->far, attr, IBV_QP_STATE));
+	EXPECT_EQ(-EREMOTEIO, rdma_wait(self->far));
+	EXPECT_EQ(IBV_WC_WR_FLUSH_ERR, rdma_status(self->far));
+
+	attr = (struct ibv_qp_attr) {
+		.qp_state = IBV_QPS_RTS, .cur_qp_state = IBV_QPS_RTS,
+	};
+	EXPECT_EQ(-EINVAL, modify(self->far, attr, IBV_QP_STATE | IBV_QP_CUR_STATE));
+	attr.qp_state = IBV_QPS_ERR;
+	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE));
+	EXPECT_EQ(0, held_release(&held));
+	EXPECT_EQ(-EREMOTEIO, raw_wait(self->near));
+
+	ibv_dereg_mr(mr);
+	held_unmap(&held);
+}
+
+/* The kernel keeps as much of it as it says, while it answers. */
+TEST_F(sides, a_request_is_no_larger_than_a_page)
+{
+	EXPECT_EQ(0, raw_look_for(self->near, PAGE));
+	EXPECT_EQ(-EINVAL, raw_look_for(self->near, PAGE + 1));
+	EXPECT_EQ(-EINVAL, raw_look_for(self->near, MIB(4)));
+}
+
 /* It is made after the QP, and goes before it, as when a process dies. */
 TEST_F(sides, a_write_without_room_for_its_completion_keeps_no_mr)
 {
@@ -962,6 +1038,110 @@ TEST_F(datagrams, an_address_says_where_to_not_where_from)
 	EXPECT_EQ(own, self->ip.saddr);
 }
 
+TEST_F(datagrams, only_reliable_connections_have_a_timeout)
+{
+	struct ibv_qp_attr attr = { .timeout = 1 };
+	struct ibv_qp_init_attr init = {
+		.qp_type = IBV_QPT_UC,
+		.send_cq = self->near.cq, .recv_cq = self->near.cq,
+		.cap = {
+			.max_send_wr = 8, .max_recv_wr = 8,
+			.max_send_sge = 1, .max_recv_sge = 1,
+		},
+	};
+	struct rdma r = self->near;
+
+	EXPECT_EQ(-EINVAL, modify(&self->near, attr, IBV_QP_TIMEOUT));
+	r.qp = ibv_create_qp(r.pd, &init);
+	ASSERT_NE(NULL, r.qp);
+	EXPECT_EQ(-EINVAL, modify(&r, attr, IBV_QP_TIMEOUT));
+	EXPECT_EQ(0, ibv_destroy_qp(r.qp));
+	EXPECT_EQ(0, modify(&self->link.near, attr, IBV_QP_TIMEOUT));
+}
+
+/* A multicast group, and what the network device calls it. */
+#define GROUP		{ .raw = { 0xff, 0x0e, [12] = 0x5a, 0x5a, 0x4d, 0x43 } }
+#define GROUP_ADDRESS	"33335a5a4d43"
+
+static bool group_is_listened_to(void)
+{
+	FILE *file = fopen("/proc/net/dev_mcast", "r");
+	char line[256];
+	bool is = false;
+
+	while (file && fgets(line, sizeof(line), file))
+		is |= !!strstr(line, GROUP_ADDRESS);
+	if (file)
+		fclose(file);
+	return is;
+}
+
+TEST_F(datagrams, the_address_of_a_group_goes_with_its_last_qp)
+{
+	union ibv_gid group = GROUP;
+
+	EXPECT_FALSE(group_is_listened_to());
+	ASSERT_EQ(0, ibv_attach_mcast(self->near.qp, &group, 0));
+	EXPECT_TRUE(group_is_listened_to());
+	ASSERT_EQ(0, ibv_attach_mcast(self->far.qp, &group, 0));
+	EXPECT_EQ(0, ibv_detach_mcast(self->near.qp, &group, 0));
+	EXPECT_TRUE(group_is_listened_to());
+	EXPECT_EQ(0, ibv_detach_mcast(self->far.qp, &group, 0));
+	EXPECT_FALSE(group_is_listened_to());
+}
+
+/* A LID says nothing in RoCE. */
+TEST_F(datagrams, a_qp_is_in_a_group_once)
+{
+	struct rdma r = self->near;
+	union ibv_gid group = GROUP;
+
+	ASSERT_EQ(0, create_datagrams(&r, NEAR_KEY));
+	ASSERT_EQ(0, ibv_attach_mcast(r.qp, &group, 0));
+	EXPECT_EQ(0, ibv_attach_mcast(r.qp, &group, 0));
+	EXPECT_EQ(EINVAL, ibv_attach_mcast(r.qp, &group, 1));
+	EXPECT_EQ(EINVAL, ibv_detach_mcast(r.qp, &group, 1));
+	EXPECT_EQ(0, ibv_detach_mcast(r.qp, &group, 0));
+	EXPECT_EQ(0, ibv_destroy_qp(r.qp));
+}
+
+static void *attach_again_and_again(void *arg)
+{
+	union ibv_gid group = GROUP;
+	struct ibv_qp *qp = arg;
+	long err = 0;
+	int i;
+
+	for (i = 0; i < 1000 && !err; i++) {
+		err = ibv_attach_mcast(qp, &group, 0);
+		err = err ?: ibv_detach_mcast(qp, &group, 0);
+	}
+	return (void *)err;
+}
+
+TEST_F(datagrams, a_group_is_left_while_others_come)
+{
+	struct rdma r = self->near;
+	struct ibv_qp *qps[4];
+	pthread_t threads[4];
+	unsigned int i;
+	void *err;
+
+	for (i = 0; i < ARRAY_LEN(qps); i++) {
+		ASSERT_EQ(0, create_datagrams(&r, NEAR_KEY));
+		qps[i] = r.qp;
+	}
+	for (i = 0; i < ARRAY_LEN(threads); i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, attach_again_and_again,
+					    qps[i]));
+	for (i = 0; i < ARRAY_LEN(threads); i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], &err));
+		EXPECT_EQ(NULL, err);
+		EXPECT_EQ(0, ibv_destroy_qp(qps[i]));
+	}
+	EXPECT_FALSE(group_is_listened_to());
+}
+
 FIXTURE(shared) {
 	struct link link;
 	struct rdma near;
@@ -1062,6 +1242,89 @@ TEST_F(shared, is_as_large_as_the_kernel_knows)
 	attr.srq_limit = mask + 1;
 	EXPECT_EQ(EINVAL, ibv_modify_srq(self->srq, &attr, IBV_SRQ_LIMIT));
 	queue->index_mask = mask;
+}
+
+/* Receives of nothing, with IDs that go up. */
+static int post_shared(struct ibv_srq *srq, uint64_t first, unsigned int n)
+{
+	struct ibv_recv_wr *bad, wr = { .wr_id = first };
+	int err = 0;
+
+	for (; n-- && !err; wr.wr_id++)
+		err = -ibv_post_srq_recv(srq, &wr, &bad);
+	return err;
+}
+
+static int resize_shared(struct ibv_srq *srq, uint32_t max_wr)
+{
+	struct ibv_srq_attr attr = { .max_wr = max_wr };
+
+	return -ibv_modify_srq(srq, &attr, IBV_SRQ_MAX_WR);
+}
+
+/* More than are copied at a time. */
+TEST_F(shared, keeps_its_receives_when_it_is_resized)
+{
+	const unsigned int n = 3001;
+	struct rxe_queue_buf *queue;
+	unsigned int i;
+
+	ASSERT_EQ(0, resize_shared(self->srq, 4000));
+	ASSERT_EQ(0, post_shared(self->srq, WR_ID + 1, n - 1));
+	EXPECT_EQ(-EINVAL, resize_shared(self->srq, 1000));
+	ASSERT_EQ(0, resize_shared(self->srq, 20000));
+
+	queue = raw_find_queue(WR_ID);
+	ASSERT_NE(NULL, queue);
+	EXPECT_LE(20000, queue->index_mask);
+	EXPECT_EQ(n, (queue->producer_index - queue->consumer_index) & queue->index_mask);
+	for (i = 0; i < n; i++) {
+		uint32_t index = (queue->consumer_index + i) & queue->index_mask;
+		uint64_t *slot = (void *)(queue->data +
+			((size_t)index << queue->log2_elem_size));
+
+		ASSERT_EQ(WR_ID + i, *slot);
+	}
+}
+
+struct resizes {
+	struct ibv_srq *srq;
+	volatile bool stop;
+};
+
+static void *resize_again_and_again(void *arg)
+{
+	struct resizes *resizes = arg;
+	long err = 0;
+	int i;
+
+	for (i = 0; !resizes->stop && !err; i++)
+		err = resize_shared(resizes->srq, i % 2 ? 4000 : 20000);
+	return (void *)err;
+}
+
+/* ... and while they are taken. */
+TEST_F(shared, gives_out_its_receives_in_order_when_it_is_resized)
+{
+	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_SEND };
+	struct resizes resizes = { .srq = self->srq };
+	struct ibv_wc wc = {};
+	pthread_t thread;
+	unsigned int i;
+	void *err;
+
+	ASSERT_EQ(0, resize_shared(self->srq, 4000));
+	ASSERT_EQ(0, post_shared(self->srq, WR_ID + 1, 3000));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, resize_again_and_again, &resizes));
+	for (i = 0; i < 500; i++) {
+		ASSERT_EQ(0, ibv_post_send(self->near.qp, &wr, &bad));
+		ASSERT_EQ(0, raw_wait(&self->near));
+		ASSERT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+		ASSERT_EQ(WR_ID + i, wc.wr_id);
+	}
+	resizes.stop = true;
+	EXPECT_EQ(0, pthread_join(thread, &err));
+	EXPECT_EQ(NULL, err);
 }
 
 TEST_HARNESS_MAIN
