@@ -114,16 +114,17 @@ int buffer_xor(struct buffer *buf, int gpu, size_t offset, size_t size)
 
 int buffer_to_vram(struct buffer *buf, int gpu, size_t offset, size_t size)
 {
-	int tries = 1, err;
+	int tries = slowness() > 1 ? 5 : 1, err;
 	uint64_t pages;
 
-	/* A page on its way to swap, say, cannot migrate just now. */
+	/* A page that others hold for a moment cannot migrate. On a slow kernel it is long. */
 	do {
 		err = gpu_to_vram(gpu, buf->mem + offset, size, &pages);
 		if (err)
 			return err;
 		if (pages == size / PAGE)
 			return buffer_xor(buf, gpu, offset, size);
+		dprintf(STDOUT_FILENO, "# %lu of %zu pages are in VRAM\n", pages, size / PAGE);
 		usleep(20000);
 	} while (--tries);
 
