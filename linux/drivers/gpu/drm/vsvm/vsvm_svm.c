@@ -595,6 +595,8 @@ static int run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
 			if (!page)
 				return -EOPNOTSUPP;
 			owner = vsvm_owner(page);
+			if (!owner && map->proto != DRM_INTERCONNECT_SYSTEM)
+				return -EIO;	/* it is just going */
 			engine(page + in_page, len / sizeof(u64), arg);
 			vsvm_unmap_page(map, page);
 			addr += len;

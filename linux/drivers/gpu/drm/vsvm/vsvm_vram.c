@@ -186,7 +186,7 @@ static struct vsvm_device *page_to_vsvm(struct page *page)
 	return container_of(page_pgmap(page), struct vsvm_device, pgmap);
 }
 
-/* Who brings pages back maps system memory for a device that is still there */
+/* Who moves pages maps system memory for a device that is still there */
 DEFINE_STATIC_SRCU(vsvm_lost);
 
 static vm_fault_t migrate_to_ram(struct vm_fault *vmf)
@@ -453,6 +453,10 @@ static int vsvm_populate_mm(struct drm_pagemap *dpagemap, unsigned long start,
 		.timeslice_ms = timeslice_ms,
 	};
 	struct vsvm_bo *bo;
+
+	guard(srcu)(&vsvm_lost);
+	if (READ_ONCE(vdev->lost))
+		return -ENODEV;
 
 	bo = bo_create(vdev, end - start, mm);
 	if (IS_ERR(bo))
