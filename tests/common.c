@@ -191,6 +191,21 @@ uint64_t pages_touched_in_vram(const int *gpu, const void *addr, size_t size)
 	       pages_in_vram(gpu[1], first, size);
 }
 
+uint64_t chunks_touched_in_vram(const int *gpu, const void *addr, size_t size)
+{
+	const uint8_t *pos = addr, *end = pos + size, *next;
+	uint64_t chunks = 0;
+
+	for (; pos < end; pos = next) {
+		next = pos + HUGE_PAGE - (uintptr_t)pos % HUGE_PAGE;
+		if (next > end)
+			next = end;
+		chunks += pages_touched_in_vram(gpu, pos, next - pos) != 0;
+	}
+
+	return chunks;
+}
+
 int gpus_open(int gpu[2], uint64_t room[2])
 {
 	int i;

@@ -86,6 +86,9 @@ uint64_t huge_pages_in_vram(int gpu, const void *addr, size_t size);
 /* Those that a range touches, aligned or not, and that are in VRAM of two GPUs. */
 uint64_t pages_touched_in_vram(const int *gpu, const void *addr, size_t size);
 
+/* The pieces of 2 MiB, each an allocation, that it touches there. */
+uint64_t chunks_touched_in_vram(const int *gpu, const void *addr, size_t size);
+
 /* Pages of other GPUs' memory that this one reaches; ~0 on errors. */
 uint64_t pages_in_reach(int gpu, const void *addr, size_t size);
 
@@ -170,7 +173,8 @@ const char *reason_outside(const char *params);
 /*
  * All that is counted of two GPUs' pages, to see what a request does to them. Of
  * @reached pages in VRAM that stay there, each moves @counter by one, and nothing
- * else moves. Otherwise @counter says why they have migrated.
+ * else moves. Otherwise @counter says why they have migrated, @least times, as the
+ * first page that is wanted takes all of its allocation with it, to @most.
  */
 #define COUNTERS_NR	9
 
@@ -183,15 +187,16 @@ struct tally {
 
 struct tally tally_read(const int *gpu);
 
-#define EXPECT_TALLY(_before, _after, _reached, _stay, _counter) do {	\
+#define EXPECT_TALLY(_before, _after, _reached, _least, _most, _stay, _counter) do { \
 	unsigned int _i;						\
 									\
 	for (_i = 0; _i < COUNTERS_NR; _i++) {				\
 		uint64_t _moved = (_after).count[_i] - (_before).count[_i]; \
-		uint64_t _want = (_stay) || !_moved || _moved > (_reached) ? \
-				 (_reached) : _moved;			\
+		uint64_t _lo = (_stay) ? (_reached) : (_least);		\
+		uint64_t _hi = (_stay) ? (_reached) : (_most);		\
+		uint64_t _want = _moved < _lo ? _lo : _moved > _hi ? _hi : _moved; \
 									\
-		if (strcmp(counters[_i], _counter) || !(_reached))	\
+		if (strcmp(counters[_i], _counter))			\
 			_want = 0;					\
 		EXPECT_EQ(_want, _moved)				\
 			TH_LOG("%s", counters[_i]);			\
