@@ -395,9 +395,14 @@ static int protect(const struct op *op, struct result *result)
 static int remap(const struct op *op, struct result *result)
 {
 	const int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+	int err;
 
-	if (mremap(mem(op->at), op->size, op->size, flags, mem(AWAY + op->at)) == MAP_FAILED)
-		return -errno;
+	if (mremap(mem(op->at), op->size, op->size, flags, mem(AWAY + op->at)) == MAP_FAILED) {
+		err = -errno;
+		/* Of several mappings the first ones may have gone before one could not */
+		lost(host.me, op->at, op->size, 0);
+		return err;
+	}
 	if (op->arg)
 		result->status = PERSIST(gpu_to_vram(host.gpu[0], mem(AWAY + op->at), op->size, NULL));
 	if (mremap(mem(AWAY + op->at), op->size, op->size, flags, mem(op->at)) == MAP_FAILED)
