@@ -113,11 +113,17 @@ static int lost(unsigned int who, uint64_t at, uint64_t size, int err)
 
 	for (i = 0; !err && i < TRACKERS; i++)
 		stage->wrote[who][i][region] &= ~pages_of(at, size);
-	if (!err) {
+	if (!err)
 		stage->armed[who][region] &= ~pages_of(at, size);
-		stage->freed[who][region] &= ~pages_of(at, size);
-	}
 	return err;
+}
+
+/* With the memory itself: reclaim has no say any more. */
+static int gone(unsigned int who, uint64_t at, uint64_t size, int err)
+{
+	if (!err)
+		stage->freed[who][at / STRIDE] &= ~pages_of(at, size);
+	return lost(who, at, size, err);
 }
 
 /* The CPU's accesses, which may fault, page by page. */
@@ -413,7 +419,7 @@ static int remap(const struct op *op, struct result *result)
 static int unmap(const struct op *op, struct result *result)
 {
 	(void)result;
-	return lost(host.me, op->at, op->size, munmap(mem(op->at), op->size) ? -errno : 0);
+	return gone(host.me, op->at, op->size, munmap(mem(op->at), op->size) ? -errno : 0);
 }
 
 static int map(const struct op *op, struct result *result)
@@ -422,7 +428,7 @@ static int map(const struct op *op, struct result *result)
 	if (mmap(mem(op->at), op->size, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
 		return -errno;
-	return lost(host.me, op->at, op->size, 0);
+	return gone(host.me, op->at, op->size, 0);
 }
 
 static int advise(const struct op *op, struct result *result)
@@ -437,7 +443,7 @@ static int advise(const struct op *op, struct result *result)
 	(void)result;
 	err = madvise(mem(op->at), op->size, advices[op->arg]) ? -errno : 0;
 	if (advices[op->arg] == MADV_DONTNEED)
-		lost(host.me, op->at, op->size, 0);
+		gone(host.me, op->at, op->size, 0);
 	return err;
 }
 
