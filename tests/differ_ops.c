@@ -94,7 +94,10 @@ static uint64_t pages_of(uint64_t at, uint64_t size)
 	return (~0ULL >> (63 - last)) & (~0ULL << first);
 }
 
-/* Of private anonymous memory it is known who has to report what. */
+/*
+ * Of private anonymous memory it is known who has to report what. Calls that take
+ * several mappings one by one, and fail, may have done a part.
+ */
 static int wrote(unsigned int who, uint64_t at, uint64_t size, int err)
 {
 	unsigned int region = at / STRIDE;
@@ -405,7 +408,6 @@ static int remap(const struct op *op, struct result *result)
 
 	if (mremap(mem(op->at), op->size, op->size, flags, mem(AWAY + op->at)) == MAP_FAILED) {
 		err = -errno;
-		/* Of several mappings the first ones may have gone before one could not */
 		lost(host.me, op->at, op->size, 0);
 		return err;
 	}
@@ -640,9 +642,12 @@ static int uffd_unregister(const struct op *op, struct result *result)
 {
 	struct uffdio_range range = { ARENA + op->at, op->size };
 
+	int err;
+
 	(void)result;
-	return lost(host.me, op->at, op->size,
-		    ioctl(host.uffd[op->arg], UFFDIO_UNREGISTER, &range) ? -errno : 0);
+	err = ioctl(host.uffd[op->arg], UFFDIO_UNREGISTER, &range) ? -errno : 0;
+	lost(host.me, op->at, op->size, 0);
+	return err;
 }
 
 /* As it is registered */
@@ -662,8 +667,10 @@ static int uffd_protect(const struct op *op, struct result *result)
 			err = ioctl(host.uffd[i], UFFDIO_RWPROTECT, &rwp);
 		} while (err && errno == EAGAIN);
 	}
+	err = err ? -errno : 0;
 	result->status = i;
-	return lost(host.me, op->at, op->size, err ? -errno : 0);
+	lost(host.me, op->at, op->size, 0);
+	return err;
 }
 
 /* Nothing that was written may be missing. */
@@ -689,11 +696,15 @@ static int pagemap_scan(const struct op *op, struct result *result)
 		.vec = (uintptr_t)out, .vec_len = HOT_PAGES,
 		.category_mask = category, .return_mask = category,
 	};
-	int i, n;
+	int i, n, err;
 
 	n = ioctl(host.pagemap, PAGEMAP_SCAN, &scan);
-	if (n < 0)
-		return -errno;
+	if (n < 0) {
+		err = -errno;
+		if (op->arg == 1)
+			lost(host.me, op->at, op->size, 0);
+		return err;
+	}
 	for (i = 0; i < n; i++)
 		pages |= pages_of(out[i].start - ARENA, out[i].end - out[i].start);
 	if (op->arg == 2)
