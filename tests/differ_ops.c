@@ -245,9 +245,12 @@ static int gpu_look(const struct op *op, struct result *result)
 
 /* RDMA: the memory at @at is the other process's. */
 
-static int rdma_end(struct result *result, int err)
+/* Where both ends are wrong, either may be the first that is found out. */
+static int rdma_end(struct result *result, uint64_t near, int err)
 {
-	result->status = err == -EREMOTEIO ? rdma_status(&host.near) : 0;
+	result->status = 0;
+	if (err == -EREMOTEIO)
+		result->status = near == SCRATCH ? (int)rdma_status(&host.near) : -1;
 	return err;
 }
 
@@ -260,7 +263,7 @@ static int rdma_look(const struct op *op, struct result *result)
 			stage->rkey[peer], op->size);
 	if (!err && op->from == SCRATCH)
 		result->data = hash(0, mem(SCRATCH), op->size);
-	return rdma_end(result, wrote(host.me, op->from, op->size, err));
+	return rdma_end(result, op->from, wrote(host.me, op->from, op->size, err));
 }
 
 static int rdma_put(const struct op *op, struct result *result)
@@ -272,7 +275,7 @@ static int rdma_put(const struct op *op, struct result *result)
 		differ_pattern(mem(SCRATCH), op->size, op->value);
 	err = rdma_write(&host.near, mem(op->from), host.near_mr->lkey, ARENA + op->at,
 			 stage->rkey[peer], op->size);
-	return rdma_end(result, wrote(peer, op->at, op->size, err));
+	return rdma_end(result, op->from, wrote(peer, op->at, op->size, err));
 }
 
 static int rdma_atomic(const struct op *op, struct result *result)
@@ -294,7 +297,7 @@ static int rdma_atomic(const struct op *op, struct result *result)
 	/* Nothing has to be reported of a swap that found something else */
 	if (!err && (!op->arg || !*old))
 		wrote(peer, op->at, 8, 0);
-	return rdma_end(result, err);
+	return rdma_end(result, SCRATCH, err);
 }
 
 /* Into the other one's memory, which prepares and finishes it. */
@@ -302,8 +305,8 @@ static int rdma_message(const struct op *op, struct result *result)
 {
 	if (op->from == SCRATCH)
 		differ_pattern(mem(SCRATCH), op->size, op->value);
-	return rdma_end(result, rdma_send(&host.near, mem(op->from), host.near_mr->lkey,
-					  op->size));
+	return rdma_end(result, op->from,
+			rdma_send(&host.near, mem(op->from), host.near_mr->lkey, op->size));
 }
 
 static int rdma_ready(const struct op *op, struct result *result)
