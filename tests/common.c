@@ -117,7 +117,7 @@ int buffer_to_vram(struct buffer *buf, int gpu, size_t offset, size_t size)
 	int tries = slowness() > 1 ? 5 : 1, err;
 	uint64_t pages;
 
-	/* A page that others hold for a moment cannot migrate. On a slow kernel it is long. */
+	/* A page that somebody holds cannot migrate just then; a slow kernel holds it longer */
 	do {
 		err = gpu_to_vram(gpu, buf->mem + offset, size, &pages);
 		if (err)

@@ -644,7 +644,6 @@ static int uffd_register(const struct op *op, struct result *result)
 static int uffd_unregister(const struct op *op, struct result *result)
 {
 	struct uffdio_range range = { ARENA + op->at, op->size };
-
 	int err;
 
 	(void)result;
