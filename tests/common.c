@@ -418,7 +418,7 @@ uint64_t field_read(const char *path, const char *name)
 	char line[256], field[64];
 
 	while (file && fgets(line, sizeof(line), file)) {
-		if (sscanf(line, " %63[^: \t] : %llu", field, &value) == 2 &&
+		if (sscanf(line, " %63[^: \t]%*[: \t]%llu", field, &value) == 2 &&
 		    !strcmp(field, name)) {
 			found = value;
 			break;

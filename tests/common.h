@@ -130,7 +130,7 @@ int held_wait(struct held *held, void **addr);
 int held_release(struct held *held);
 void held_unmap(struct held *held);
 
-/* What is in a file of the kernel, or behind "@name:" in it; ~0 on errors. */
+/* What is in a file of the kernel, or behind "@name" in it; ~0 on errors. */
 uint64_t number_read(const char *path);
 uint64_t field_read(const char *path, const char *name);
 

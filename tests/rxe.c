@@ -18,6 +18,7 @@
 #include "kselftest_harness.h"
 
 #include "common.h"
+#include "machine.h"
 #include "raw_wqe.h"
 
 #define WR_ID		0x5a5a5a5a87654321
@@ -494,6 +495,43 @@ TEST_F(sides, a_qp_that_fails_flushes_its_queues)
 	destroy_qp(r.qp);
 }
 
+/* The next one is posted while the kernel still has to do with the one before. */
+TEST_F(sides, what_is_posted_to_a_qp_that_has_failed_is_flushed)
+{
+	const unsigned int length = 16, number = 5000;
+	struct rdma_addr nobody = {};
+	struct rdma r = *self->near;
+	struct ibv_wc wc;
+	unsigned int i;
+
+	rdma_address(self->far, &nobody);
+	nobody.qpn = 0xfffffe;
+	r.qp = create_long_qp(&r, length);
+	ASSERT_NE(NULL, r.qp);
+	ASSERT_EQ(0, qp_restart(r.qp));
+	ASSERT_EQ(0, rdma_connect(&r, &nobody));
+	ASSERT_EQ(0, modify(&r, (struct ibv_qp_attr) { .qp_state = IBV_QPS_ERR },
+			    IBV_QP_STATE));
+	for (i = 0; i < number; i++) {
+		struct ibv_send_wr *bad, wr = { .wr_id = i, .opcode = IBV_WR_SEND };
+		struct ibv_recv_wr *bad_recv, recv = { .wr_id = i };
+		unsigned int spins = 100000;
+
+		if (i % 2)
+			ASSERT_EQ(0, ibv_post_send(r.qp, &wr, &bad));
+		else
+			ASSERT_EQ(0, ibv_post_recv(r.qp, &recv, &bad_recv));
+		while (!ibv_poll_cq(r.qp->send_cq, 1, &wc))
+			if (!spins--) {
+				ASSERT_EQ(0, wait_wc(r.qp->send_cq, &wc));
+				break;
+			}
+		ASSERT_EQ(IBV_WC_WR_FLUSH_ERR, wc.status);
+		ASSERT_EQ(i, wc.wr_id);
+	}
+	destroy_qp(r.qp);
+}
+
 TEST_F(sides, a_reset_forgets_what_was_posted)
 {
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_WRITE };
@@ -680,6 +718,45 @@ TEST_F(sides, an_answer_that_waits_for_a_timer_keeps_no_qp)
 	usleep(100000);
 	destroy_qp(near.qp);
 	destroy_qp(other.qp);
+}
+
+/* So many that there may be no more on their way, to a page that does not come. */
+TEST_F(sides, a_request_whose_packets_wait_has_a_timeout)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD };
+	struct ibv_sge sge = { .addr = (uintptr_t)self->buf.mem, .length = MIB(1) };
+	struct ibv_send_wr *bad, wr = {
+		.opcode = IBV_WR_RDMA_WRITE, .sg_list = &sge, .num_sge = 1,
+	};
+	struct ibv_mr *mr, *near_mr;
+	struct held held;
+	struct ibv_wc wc;
+
+	ASSERT_EQ(0, held_map(&held, MIB(1)));
+	mr = rdma_reg_odp(self->far, held.mem, MIB(1));
+	near_mr = ibv_reg_mr(self->near->pd, self->buf.mem, MIB(1), 0);
+	ASSERT_NE(NULL, mr);
+	ASSERT_NE(NULL, near_mr);
+	sge.lkey = near_mr->lkey;
+	wr.wr.rdma.remote_addr = (uintptr_t)held.mem;
+	wr.wr.rdma.rkey = mr->rkey;
+	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE));
+	/* Thrice, after 134 ms each */
+	attr.timeout = 15;
+	attr.retry_cnt = 2;
+	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT));
+	attr.qp_state = IBV_QPS_RTS;
+	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE));
+
+	ASSERT_EQ(0, ibv_post_send(self->near->qp, &wr, &bad));
+	EXPECT_EQ(0, wait_wc(self->near->cq, &wc));
+	EXPECT_EQ(IBV_WC_RETRY_EXC_ERR, wc.status);
+	EXPECT_EQ(0, held_wait(&held, NULL));
+
+	EXPECT_EQ(0, held_release(&held));
+	EXPECT_EQ(0, ibv_dereg_mr(mr));
+	EXPECT_EQ(0, ibv_dereg_mr(near_mr));
+	held_unmap(&held);
 }
 
 struct endless {
@@ -920,6 +997,18 @@ TEST_F(datagrams, events_that_nobody_reads_are_few)
 	EXPECT_LE(1, i);
 	EXPECT_GE(2, i);
 
+	/* Nor those of a queue that has become smaller */
+	ASSERT_EQ(0, ibv_resize_cq(r.cq, 63));
+	for (i = 0; i < 8; i++) {
+		ASSERT_EQ(0, ibv_req_notify_cq(r.cq, 0));
+		ASSERT_EQ(0, post_datagram(self, r.qp, 0, CONTROLLED_KEY));
+		ASSERT_EQ(0, wait_wc(r.cq, &wc));
+	}
+	ASSERT_EQ(0, ibv_resize_cq(r.cq, 1));
+	i = comp_events(r.cq);
+	EXPECT_LE(1, i);
+	EXPECT_GE(2, i);
+
 	for (i = 0; i < 8; i++)
 		ASSERT_EQ(0, post_datagram(self, r.qp, 0, CONTROLLED_KEY));
 	usleep(500000 * slowness());
@@ -961,6 +1050,43 @@ TEST_F(datagrams, a_receiver_that_waits_stops_no_sender)
 	EXPECT_EQ(0, ibv_destroy_qp(waits.qp));
 	EXPECT_EQ(0, ibv_dereg_mr(mr));
 	held_unmap(&held);
+}
+
+/* They are 512 bytes each, or more. */
+TEST_F(datagrams, a_process_pays_for_what_its_qps_have_got)
+{
+	const char *stat = CGROUPS "rxe/memory.stat";
+	struct rdma waits = self->far, idle = self->far;
+	struct held held;
+	uint64_t full;
+	struct ibv_mr *mr;
+	int i;
+
+	ASSERT_EQ(0, cgroup_make(CGROUPS "rxe"));
+	ASSERT_EQ(0, file_write(CGROUPS "rxe/cgroup.procs", "0"));
+	EXPECT_EQ(0, create_datagrams(&waits, NEAR_KEY));
+	ASSERT_EQ(0, file_write(CGROUPS "cgroup.procs", "0"));
+	EXPECT_EQ(0, field_read(stat, "sock"));
+
+	ASSERT_EQ(0, held_map(&held, PAGE));
+	mr = rdma_reg_odp(&waits, held.mem, PAGE);
+	ASSERT_NE(NULL, mr);
+	ASSERT_EQ(0, rdma_post_recv(&waits, held.mem, mr->lkey, 48));
+	self->far.qp = waits.qp;
+	for (i = 0; i < 500; i++)
+		ASSERT_EQ(0, send_datagram(self, 1, NEAR_KEY));
+	ASSERT_EQ(0, held_wait(&held, NULL));
+	full = field_read(stat, "sock");
+	EXPECT_LE(500 * 512, full);
+	EXPECT_GE(MIB(1), full);
+
+	self->far = idle;
+	EXPECT_EQ(0, ibv_destroy_qp(waits.qp));
+	EXPECT_EQ(0, field_read(stat, "sock"));
+	EXPECT_EQ(0, ibv_dereg_mr(mr));
+	held_unmap(&held);
+	EXPECT_EQ(0, rmdir(CGROUPS "rxe"));
+	EXPECT_EQ(0, file_write(CGROUPS "cgroup.subtree_control", "-memory"));
 }
 
 static int mac_of_the_device(uint8_t *mac)
