@@ -517,15 +517,14 @@ TEST_F(sides, what_is_posted_to_a_qp_that_has_failed_is_flushed)
 		struct ibv_recv_wr *bad_recv, recv = { .wr_id = i };
 		unsigned int spins = 100000;
 
-		if (i % 2)
-			ASSERT_EQ(0, ibv_post_send(r.qp, &wr, &bad));
-		else
-			ASSERT_EQ(0, ibv_post_recv(r.qp, &recv, &bad_recv));
-		while (!ibv_poll_cq(r.qp->send_cq, 1, &wc))
+		ASSERT_EQ(0, i % 2 ? ibv_post_send(r.qp, &wr, &bad) :
+				     ibv_post_recv(r.qp, &recv, &bad_recv));
+		while (!ibv_poll_cq(r.qp->send_cq, 1, &wc)) {
 			if (!spins--) {
 				ASSERT_EQ(0, wait_wc(r.qp->send_cq, &wc));
 				break;
 			}
+		}
 		ASSERT_EQ(IBV_WC_WR_FLUSH_ERR, wc.status);
 		ASSERT_EQ(i, wc.wr_id);
 	}
