@@ -498,7 +498,7 @@ TEST_F(sides, a_qp_that_fails_flushes_its_queues)
 /* The next one is posted while the kernel still has to do with the one before. */
 TEST_F(sides, what_is_posted_to_a_qp_that_has_failed_is_flushed)
 {
-	const unsigned int length = 16, number = 5000;
+	const unsigned int number = 5000;
 	struct rdma_addr nobody = {};
 	struct rdma r = *self->near;
 	struct ibv_wc wc;
@@ -506,7 +506,7 @@ TEST_F(sides, what_is_posted_to_a_qp_that_has_failed_is_flushed)
 
 	rdma_address(self->far, &nobody);
 	nobody.qpn = 0xfffffe;
-	r.qp = create_long_qp(&r, length);
+	r.qp = create_long_qp(&r, 16);
 	ASSERT_NE(NULL, r.qp);
 	ASSERT_EQ(0, qp_restart(r.qp));
 	ASSERT_EQ(0, rdma_connect(&r, &nobody));
@@ -514,11 +514,9 @@ TEST_F(sides, what_is_posted_to_a_qp_that_has_failed_is_flushed)
 			    IBV_QP_STATE));
 	for (i = 0; i < number; i++) {
 		struct ibv_send_wr *bad, wr = { .wr_id = i, .opcode = IBV_WR_SEND };
-		struct ibv_recv_wr *bad_recv, recv = { .wr_id = i };
 		unsigned int spins = 100000;
 
-		ASSERT_EQ(0, i % 2 ? ibv_post_send(r.qp, &wr, &bad) :
-				     ibv_post_recv(r.qp, &recv, &bad_recv));
+		ASSERT_EQ(0, ibv_post_send(r.qp, &wr, &bad));
 		while (!ibv_poll_cq(r.qp->send_cq, 1, &wc)) {
 			if (!spins--) {
 				ASSERT_EQ(0, wait_wc(r.qp->send_cq, &wc));
@@ -1051,10 +1049,22 @@ TEST_F(datagrams, a_receiver_that_waits_stops_no_sender)
 	held_unmap(&held);
 }
 
+/* The memory of sockets that a cgroup has; such figures are up to two seconds old. */
+static uint64_t sock_memory(uint64_t most)
+{
+	uint64_t size;
+	int tries = 1000 * slowness();
+
+	do {
+		usleep(10000);
+		size = field_read(CGROUPS "rxe/memory.stat", "sock");
+	} while (size > most && --tries);
+	return size;
+}
+
 /* They are 512 bytes each, or more. */
 TEST_F(datagrams, a_process_pays_for_what_its_qps_have_got)
 {
-	const char *stat = CGROUPS "rxe/memory.stat";
 	struct rdma waits = self->far, idle = self->far;
 	struct held held;
 	uint64_t full;
@@ -1065,7 +1075,7 @@ TEST_F(datagrams, a_process_pays_for_what_its_qps_have_got)
 	ASSERT_EQ(0, file_write(CGROUPS "rxe/cgroup.procs", "0"));
 	EXPECT_EQ(0, create_datagrams(&waits, NEAR_KEY));
 	ASSERT_EQ(0, file_write(CGROUPS "cgroup.procs", "0"));
-	EXPECT_EQ(0, field_read(stat, "sock"));
+	EXPECT_EQ(0, sock_memory(0));
 
 	ASSERT_EQ(0, held_map(&held, PAGE));
 	mr = rdma_reg_odp(&waits, held.mem, PAGE);
@@ -1075,13 +1085,14 @@ TEST_F(datagrams, a_process_pays_for_what_its_qps_have_got)
 	for (i = 0; i < 500; i++)
 		ASSERT_EQ(0, send_datagram(self, 1, NEAR_KEY));
 	ASSERT_EQ(0, held_wait(&held, NULL));
-	full = field_read(stat, "sock");
+	sleep(3);
+	full = sock_memory(MIB(1));
 	EXPECT_LE(500 * 512, full);
 	EXPECT_GE(MIB(1), full);
 
 	self->far = idle;
 	EXPECT_EQ(0, ibv_destroy_qp(waits.qp));
-	EXPECT_EQ(0, field_read(stat, "sock"));
+	EXPECT_EQ(0, sock_memory(0));
 	EXPECT_EQ(0, ibv_dereg_mr(mr));
 	held_unmap(&held);
 	EXPECT_EQ(0, rmdir(CGROUPS "rxe"));
