@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The contract of hmm_range_fault(): who gets private pages, who gets aliases,
- * and who gets a migration; what is counted; and that to ask changes nothing.
+ * The contract of hmm_range_fault(): which callers get private pages, which get
+ * aliases, and for which the pages migrate; the counters; and that queries have no
+ * side effects.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +27,7 @@
 
 #define TRACE	"/sys/kernel/tracing/"
 
-/* All counters, in one sum for those that tests tell apart. */
+/* All counters, summed up where the tests need no more detail. */
 struct stats {
 	uint64_t cpu;
 	uint64_t pci;
@@ -95,7 +96,7 @@ FIXTURE_TEARDOWN(alias)
 	EXPECT_EQ(self->stats.fallback + (_fallback), now.fallback);	\
 } while (0)
 
-/* A GPU has the means to ask for aliases of its own memory, but owns it. */
+/* A GPU could ask for aliases of its own memory, but gets the private pages. */
 TEST_F(alias, of_own_memory_is_not_wanted)
 {
 	struct bench *bench = &self->bench;
@@ -156,13 +157,13 @@ TEST_F(alias, of_each_page_is_counted_once)
 	ASSERT_EQ(0, bench_register(bench));
 	EXPECT_STATS(PAGES, 0, 0);
 
-	/* The MR has them now. */
+	/* The MR has mapped all pages, so nothing faults or is counted again. */
 	EXPECT_EQ(-1, bench_differs(bench));
 	ASSERT_EQ(0, bench_write_new(bench, 1, SIZE - 1));
 	EXPECT_STATS(PAGES, 0, 0);
 }
 
-/* Events of this process from here on; count() is called with each of the name. */
+/* Trace @event of this process; trace_stop() calls count() for each line. */
 static int trace_start(const char *event)
 {
 	char pid[16];
@@ -190,7 +191,7 @@ static int trace_stop(const char *event, void (*count)(const char *line, void *a
 	return file_write(TRACE "trace", "");
 }
 
-/* What both events of HMM tell. */
+/* Sums over the lines of either HMM event. */
 struct traced {
 	const uint8_t *mem;
 	const char *tail;
@@ -240,7 +241,7 @@ static int do_nothing(void *arg)
 	return 0;
 }
 
-/* After fork() what is to be written has no alias. */
+/* After fork() a page has no alias for writing. */
 TEST_F(alias, that_is_not_given_out_is_traced_and_counted)
 {
 	struct bench *bench = &self->bench;
@@ -263,7 +264,7 @@ TEST_F(alias, that_is_not_given_out_is_traced_and_counted)
 	EXPECT_EQ(-1, bench_differs(bench));
 }
 
-/* Who reads the trace by its format does not have the kernel's names. */
+/* Tools that parse the format file do not know the kernel's enum names. */
 TEST_F(alias, trace_has_numbers_in_its_format)
 {
 	EXPECT_EQ(0, system("grep -q 'host_bridge' " ALIAS_EVENT "format"));
@@ -279,8 +280,8 @@ static void count_reads(const char *line, void *arg)
 #define MMAP_LOCK_EVENT	TRACE "events/mmap_lock/mmap_lock_acquire_returned/enable"
 
 /*
- * How often is the walk begun for memory that migrates a page at a time? A slow kernel
- * has to be done with it in a second.
+ * How often does the walk start for memory that migrates page by page? There are only
+ * 64 pages, so that a slow kernel migrates them within a second.
  */
 static long walks_of_memory_without_a_window(struct bench *bench, int dmirror,
 					     bool enable)
@@ -331,7 +332,7 @@ TEST_F(alias, where_there_is_none_costs_no_more_walks)
 	close(dmirror);
 }
 
-/* To ask changes nothing */
+/* Queries have no side effects */
 
 TEST_F(alias, residency_populates_nothing)
 {
@@ -378,7 +379,7 @@ TEST_F(alias, registration_leaves_swapped_out_memory_there)
 		EXPECT_FALSE(page_is_present(bench->buf.mem + pos));
 }
 
-/* Nobody is told of memory that is protected by userfaultfd against any access. */
+/* Memory that userfaultfd protects against any access is reported to no device. */
 TEST_F(alias, of_protected_memory_is_not_there)
 {
 	struct bench *bench = &self->bench;
@@ -407,7 +408,7 @@ TEST_F(alias, of_protected_memory_is_not_there)
 	close(uffd);
 }
 
-/* It could be had, by a fault: it is no error. */
+/* A fault could provide the memory, so the snapshot does not fail. */
 TEST_F(alias, snapshot_of_a_caller_without_a_client_is_empty)
 {
 	struct bench *bench = &self->bench;
@@ -429,7 +430,7 @@ TEST_F(alias, snapshot_of_a_caller_without_a_client_is_empty)
 	close(fd);
 }
 
-/* Callers that do not ask for aliases get what they always got */
+/* Callers that do not ask for aliases get the same as without this feature */
 
 TEST_F(alias, is_not_for_a_gpu_that_takes_the_memory_over)
 {
@@ -440,7 +441,7 @@ TEST_F(alias, is_not_for_a_gpu_that_takes_the_memory_over)
 	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
 	EXPECT_STATS(0, 0, 0);
 
-	/* The importer has noticed. */
+	/* The importer's mapping was invalidated. */
 	EXPECT_EQ(-1, bench_differs(bench));
 	EXPECT_EQ(PAGES, pages_in_vram(self->other, bench->buf.mem, SIZE));
 }
@@ -470,7 +471,7 @@ TEST_F(alias, is_not_for_a_caller_without_a_client)
 	close(fd);
 }
 
-/* It is not on demand: it takes the pages for as long as it lives. */
+/* Such an MR is not on-demand: it pins its pages for as long as it lives. */
 TEST_F(alias, is_not_for_an_mr_that_pins)
 {
 	struct bench *bench = &self->bench;
@@ -483,7 +484,7 @@ TEST_F(alias, is_not_for_an_mr_that_pins)
 	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
 	EXPECT_STATS(0, 0, 0);
 
-	/* The GPU has to do with it where it is. */
+	/* The GPU has to use the pinned pages in RAM. */
 	ASSERT_EQ(0, gpu_to_vram(bench->gpu, bench->buf.mem, SIZE, &pages));
 	EXPECT_EQ(0, pages);
 	ASSERT_EQ(0, buffer_xor(&bench->buf, bench->gpu, 8, SIZE - 8));
@@ -495,7 +496,7 @@ TEST_F(alias, is_not_for_an_mr_that_pins)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
 	ibv_dereg_mr(mr);
 
-	/* What is mapped stays where it is, until somebody asks for more. */
+	/* Pages that the GPU has mapped stay in RAM until they are prefetched. */
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
 	EXPECT_EQ(0, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
 	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));

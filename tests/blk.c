@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A disk at work on the memory of GPUs: what it can reach stays where it is, what
- * it cannot migrates. The data is right either way, and to its caller a request
- * is what pread() and pwrite() with O_DIRECT are.
+ * A disk that reads and writes the memory of GPUs: memory that it can reach stays
+ * where it is, other memory migrates. The data is right either way, and a request
+ * behaves like pread() or pwrite() with O_DIRECT.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,7 +31,7 @@
 #define END	((off_t)MIB(512))
 #define SECTOR	512
 
-/* Room for the longest request of 8 MiB and a sector, which begins somewhere. */
+/* Room for the longest request, of 8 MiB and a sector, which does not begin at 0. */
 #define SIZE	MIB(10)
 #define PAGES	(SIZE / PAGE)
 
@@ -42,7 +42,7 @@ static int blk_open(void)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Returns how many bytes were done, or a negative errno. */
+/* Returns the number of bytes transferred, or a negative errno. */
 static ssize_t blk_io(int blk, uint32_t flags, int fd, const void *addr,
 		      uint64_t size, off_t pos)
 {
@@ -60,7 +60,7 @@ static ssize_t blk_io(int blk, uint32_t flags, int fd, const void *addr,
 	return io.done;
 }
 
-/* What the beginning of the disk should hold is the shadow of a buffer. */
+/* The shadow of a buffer is the expected content of the beginning of the disk. */
 
 static int disk_init(struct buffer *buf, int disk)
 {
@@ -146,7 +146,7 @@ static uint64_t in_vram(FIXTURE_DATA(blk) *self, size_t at, size_t size)
 	return pages_touched_in_vram(self->gpu, self->buf.mem + at, size);
 }
 
-/* The request itself; the shadows follow. */
+/* Do a request, and update the shadows. */
 static ssize_t transfer(FIXTURE_DATA(blk) *self, uint32_t flags, size_t at,
 			size_t size, off_t pos)
 {
@@ -162,7 +162,7 @@ static ssize_t transfer(FIXTURE_DATA(blk) *self, uint32_t flags, size_t at,
 	return done;
 }
 
-/* ... and what it must not do to the place of the memory. */
+/* Do a request, and check which pages migrate. */
 static void request(struct __test_metadata *_metadata, FIXTURE_DATA(blk) *self,
 		    uint32_t flags, size_t at, size_t size, off_t pos)
 {
@@ -232,7 +232,7 @@ TEST_F(blk, reads_into_ram_and_writes_from_it)
 	WRITE(HUGE_PAGE - SECTOR, PAGE, 0);
 }
 
-/* Just swapped in, pages are clean: the kernel could drop them as they were. */
+/* Pages just swapped in are clean: the kernel drops them unless the read dirties them. */
 TEST_F(blk, what_is_read_into_ram_is_swapped_out_with_it)
 {
 	size_t size = HUGE_PAGE, at;
@@ -247,15 +247,15 @@ TEST_F(blk, what_is_read_into_ram_is_swapped_out_with_it)
 }
 
 /*
- * Pages of both GPUs, and some in RAM, next to each other in each order, around
- * the end of a huge page. All else is in VRAM of the first GPU.
+ * Pages of both GPUs and of RAM next to each other, in every order, around the end
+ * of a huge page. All other pages are in VRAM of the first GPU.
  */
 static const char kinds[] = "0R1010RR1100R0";
 
 #define KINDS_NR	(ARRAY_LEN(kinds) - 1)
 #define KINDS_AT	(HUGE_PAGE - 6 * PAGE)
 
-/* GPUs migrate more than a page, unless it looks like a mapping of its own. */
+/* A GPU migrates more than one page, but only in one VMA: give each page its own. */
 static int mix(struct buffer *buf, int advice, const int *gpu)
 {
 	unsigned int i;
@@ -324,7 +324,7 @@ TEST_F(blk, switched_off_the_memory_migrates)
 	EXPECT_EQ(0, in_vram(self, 0, PAGE) + in_vram(self, HUGE_PAGE, PAGE));
 }
 
-/* The first disk is virtio's: it says of itself that it knows no such memory. */
+/* The first disk is a virtio disk, whose driver does not support such memory. */
 TEST_F(blk, disk_that_knows_only_ram_makes_the_memory_migrate)
 {
 	int disk = open("/dev/vda", O_RDONLY | O_DIRECT | O_CLOEXEC);
@@ -420,7 +420,7 @@ TEST_F(blk, reads_into_memory_that_is_shared_with_a_child)
 	EXPECT_EQ(MIB(3), transfer(self, 0, PAGE - SECTOR, MIB(3), PAGE));
 	after = tally_read(self->gpu);
 
-	/* It had to be made the process's own, in RAM. */
+	/* COW had to give the process pages of its own, in RAM. */
 	EXPECT_LT(before.evicted, after.evicted);
 	EXPECT_EQ(0, in_vram(self, PAGE - SECTOR, MIB(3)));
 	EXPECT_EQ(-1, buffer_differs(&self->buf));
@@ -457,7 +457,7 @@ TEST_F(blk, child_reads_into_memory_that_is_shared_with_its_parent)
 	EXPECT_EQ(0, child_end(&child));
 }
 
-/* At the same time */
+/* Concurrent changes */
 
 static int move_away_and_back(struct worker *worker)
 {
@@ -469,7 +469,7 @@ static int move_away_and_back(struct worker *worker)
 	return err ? err : gpu_to_vram(worker->gpu, buf->mem, buf->size, NULL);
 }
 
-/* While the memory keeps changing, less may be done than was asked for. */
+/* A request may be done only in part while the memory keeps moving. */
 static int transfer_all(FIXTURE_DATA(blk) *self, uint32_t flags, size_t at,
 			size_t size, off_t pos)
 {
@@ -505,7 +505,7 @@ TEST_F(blk, memory_moves_meanwhile)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu[0]));
 }
 
-/* The disk's shadow knows nothing of what it writes, at the end of the disk. */
+/* Writes only to the end of the disk, which the disk's shadow does not cover. */
 static void __attribute__((noreturn)) run_until_killed(volatile int *ready)
 {
 	int blk = blk_open(), disk = open(DISK, O_RDWR), gpu = gpu_open(0);
@@ -553,8 +553,8 @@ TEST_F(blk, process_is_killed_meanwhile)
 }
 
 /*
- * A window that covers half of VRAM, all of which is in use. One that has struct
- * pages cannot end in the middle of a huge page.
+ * A window over half of VRAM, with all of VRAM in use. A window with struct pages
+ * cannot end in the middle of a huge page.
  */
 
 FIXTURE(blk_window) {
@@ -606,7 +606,7 @@ static bool in_window(FIXTURE_DATA(blk_window) *self, size_t at)
 	return pages_in_reach(self->gpu[1], self->all.mem + at, HUGE_PAGE);
 }
 
-/* What is in the window stays where it is, and the rest migrates. */
+/* Pages in the window stay where they are, and the others migrate. */
 static void request_at_end(struct __test_metadata *_metadata,
 			   FIXTURE_DATA(blk_window) *self,
 			   const char *reason, uint32_t flags, size_t at)
@@ -640,7 +640,7 @@ TEST_F(blk_window, ends_in_the_middle_of_a_request)
 	EXPECT_EQ(reachable() ? MIB(128) / PAGE : 0,
 		  pages_in_reach(self->gpu[1], self->all.mem, self->all.size));
 
-	/* Find a huge page that is in it, if any is, next to one that is not. */
+	/* Find two neighbouring huge pages, of which only one is in the window. */
 	if (reachable()) {
 		while (in_window(self, at) == in_window(self, at + HUGE_PAGE))
 			at += HUGE_PAGE;
@@ -660,7 +660,7 @@ TEST_F(blk_window, ends_in_the_middle_of_a_request)
 	EXPECT_EQ(0xff, data->mem[data->size - 1] ^ data->shadow[data->size - 1]);
 }
 
-/* The same call, of O_DIRECT from ordinary memory and of ours from anywhere. */
+/* Compare each call: O_DIRECT with memory in RAM, and ours with memory in RAM or VRAM. */
 
 FIXTURE(o_direct) {
 	int blk;
@@ -685,7 +685,7 @@ FIXTURE_VARIANT_ADD(o_direct, vram) {
 
 enum { RW, RO, WO, NAME_ONLY, SWAP, CLOSED };
 
-/* Both buffers: at each of these, a page is not like the others. */
+/* Offsets, in both buffers, of pages that are not like the others. */
 #define HOLE		MIB(1)
 #define READONLY	MIB(2)
 #define NO_ACCESS	MIB(3)
@@ -922,7 +922,7 @@ TEST_F(o_direct, calls_are_the_same)
 	}
 }
 
-/* With more before it than one bio takes, O_DIRECT has no short count. */
+/* O_DIRECT returns no short count if the pages before the hole need more than one bio. */
 TEST_F(o_direct, hole_is_found_however_far_it_is)
 {
 	uint8_t *mem = self->buf.mem;
@@ -975,7 +975,7 @@ TEST_F(o_direct, read_only_disk_stays_so)
 			       PAGE, 0));
 }
 
-/* There is no counterpart of these. */
+/* O_DIRECT has no counterpart of these calls. */
 TEST_F(o_direct, nonsense_is_refused)
 {
 	int blk = self->blk, disk = self->fds[RW];
@@ -990,7 +990,7 @@ TEST_F(o_direct, nonsense_is_refused)
 	EXPECT_EQ(-EINVAL, blk_io(blk, 2, disk, mem, PAGE, 0));
 	EXPECT_EQ(-EINVAL, blk_io(blk, HMM_BLK_WRITE | 1U << 31, disk, mem,
 				  PAGE, 0));
-	/* The disk would take it. */
+	/* The disk itself would accept this alignment. */
 	EXPECT_EQ(-EINVAL, blk_io(blk, 0, disk, mem + 4, PAGE, 0));
 
 	EXPECT_EQ(-1, ioctl(blk, HMM_BLK_IO + 1, mem));
@@ -1109,7 +1109,7 @@ TEST(p2pmem_has_nothing_to_give)
 	EXPECT_EQ(-ENOENT, p2pmem_allocate(0, PAGE));
 }
 
-/* Struct pages of both GPUs take 8 MiB each time. */
+/* Each time the module is loaded, struct pages of both GPUs take 8 MiB. */
 TEST(struct_pages_come_and_go_with_the_module)
 {
 	uint64_t available;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Addresses that a peer chooses, and a process for its own side: iova, offset,
- * length and key of each operation, of MRs pinned and on demand, in RAM and in
- * VRAM, and through memory windows. What they name is what they reach, and
- * nothing beside it.
+ * Addresses that a peer chooses, or a process for its own side: the IOVA, offset,
+ * length and key of each operation, on pinned and on-demand MRs, in RAM and in
+ * VRAM, and through memory windows. An operation reaches the memory that it names,
+ * and no other memory.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +46,7 @@ enum iova {
 	AT_THE_END,
 };
 
-/* All that a peer can do to memory, and a process by a key of its own. */
+/* All operations on memory: of a peer, and of a process with a key of its own. */
 enum op {
 	READ,
 	WRITE,
@@ -73,7 +73,7 @@ static const char * const op_names[] = {
 	[WRITE_FROM] = "write from",
 };
 
-/* What is done, to which key, and how much of it. Atomics are of eight bytes. */
+/* An operation, with its key, address and size. Atomics always have eight bytes. */
 struct attempt {
 	enum op op;
 	uint32_t key;
@@ -103,7 +103,7 @@ static struct ibv_mr *reg(struct ibv_pd *pd, void *mem, size_t size,
 	return ibv_reg_mr_iova(pd, mem, size, iova, access);
 }
 
-/* The far side's own requests go to memory of the near side. */
+/* The far side's own requests, with memory of the near side as the other end. */
 static int attempt_local(struct bench *bench, const struct attempt *a)
 {
 	struct rdma *far = &bench->link.far, *near = &bench->link.near;
@@ -144,7 +144,7 @@ static int attempt(struct bench *bench, const struct attempt *a)
 	case FETCH_ADD:
 		return rdma_fetch_add(near, word, key, a->iova, a->key, 1);
 	case CMP_SWAP:
-		/* That it does not match changes nothing, and tells as much */
+		/* A compare that fails writes nothing, but tests the access as well */
 		return rdma_cmp_swap(near, word, key, a->iova, a->key, 0, 1);
 	case ATOMIC_WRITE:
 		return raw_atomic_write(near, a->iova, a->key, 0x1122334455667788);
@@ -154,8 +154,8 @@ static int attempt(struct bench *bench, const struct attempt *a)
 }
 
 /*
- * It has been done to @at of the buffer: let the shadows follow, and look at all
- * of both.
+ * The operation was done at @at of the buffer: update the shadows, and compare both
+ * buffers as a whole.
  */
 static bool done_right(struct bench *bench, const struct attempt *a, size_t at)
 {
@@ -193,8 +193,9 @@ static bool done_right(struct bench *bench, const struct attempt *a, size_t at)
 }
 
 /*
- * After a request that failed. A side that has made none does not learn of it, nor
- * does one whose peer did not get as far as asking; receives that it has are flushed.
+ * Connect again after a request that failed. If the request failed before it was sent,
+ * the peer, @idle, does not notice: put its QP into the error state, which also flushes
+ * its receives.
  */
 static int revive(struct link *link, struct rdma *idle)
 {
@@ -217,7 +218,7 @@ static int revive(struct link *link, struct rdma *idle)
 	return err;
 }
 
-/* It was refused: nothing has changed on either side, and the link works again. */
+/* Refused: nothing has changed on either side, and the link can be connected again. */
 static bool refused(struct bench *bench, const struct attempt *a)
 {
 	bool own = a->op == SEND || a->op == READ_INTO || a->op == WRITE_FROM;
@@ -263,8 +264,8 @@ VARIANT(vram_at_address, IN_VRAM, AT_ADDRESS);
 VARIANT(vram_half_way, IN_VRAM, HALF_WAY);
 
 /*
- * Others have MRs as well, whose lists of pages are beside that of the one under
- * test in the kernel's memory.
+ * Other MRs are registered before and after the MR under test, so that their page
+ * lists are next to its list in the kernel's memory.
  */
 FIXTURE_SETUP(bounds)
 {
@@ -384,8 +385,8 @@ TEST_F(bounds, what_is_not_is_out_of_reach)
 			continue;
 		for (a.op = 0; a.op < OPS; a.op++) {
 			/*
-			 * Atomics are of no other size, and a process's own
-			 * requests are done as far as they go
+			 * An atomic has eight bytes whatever its size here, and a
+			 * process's own request is done up to the end of the MR
 			 */
 			if (a.op >= FETCH_ADD && a.iova - iova < MR_SIZE &&
 			    (a.op < REMOTE_OPS || a.size > PAGE))
@@ -396,7 +397,7 @@ TEST_F(bounds, what_is_not_is_out_of_reach)
 	}
 }
 
-/* A process asks for it itself; it reaches no further than its peers. */
+/* A process prefetches its own memory, but reaches no further than its peers. */
 TEST_F(bounds, prefetch)
 {
 	struct ibv_pd *pd = self->bench.link.far.pd;
@@ -436,7 +437,7 @@ TEST_F(bounds, prefetch)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->bench.buf, self->bench.gpu));
 }
 
-/* Keys that are none, or not for this */
+/* Keys that do not exist, or do not allow a prefetch */
 TEST_F(bounds, prefetch_by_other_keys)
 {
 	struct ibv_pd *pd = self->bench.link.far.pd, *pd2;
@@ -488,7 +489,7 @@ TEST_F(bounds, prefetch_by_other_keys)
 }
 
 /*
- * A window of a part of the MR. Its peers reach that, whatever else the MR has.
+ * A window onto a part of the MR. With its key, peers reach only that part.
  */
 #define WINDOW_AT	(KIB(512) + 5 * PAGE + 8)
 #define WINDOW_SIZE	(3 * PAGE + 16)
@@ -566,7 +567,7 @@ TEST_F(bounds, window_that_begins_at_zero)
 	windows(_metadata, self, IBV_MW_TYPE_2, true);
 }
 
-/* Of what is visible to all already there is nothing to do, but to say so or not. */
+/* The memory is visible to all devices already, so a flush only succeeds or fails. */
 TEST_F(bounds, flush)
 {
 	struct bench *bench = &self->bench;
@@ -595,7 +596,7 @@ TEST_F(bounds, flush)
 	ASSERT_NE(NULL, mr);
 	ASSERT_NE(NULL, mw);
 
-	/* A window of an MR that does not let itself be flushed neither does */
+	/* A window cannot allow flushes if its MR does not */
 	EXPECT_EQ(-EREMOTEIO, bind_window(bench, mw, self->mr, start, WINDOW_SIZE,
 					  RAW_ACCESS_FLUSH_GLOBAL, &rkey));
 	ASSERT_EQ(0, revive(&bench->link, &bench->link.near));
@@ -616,7 +617,7 @@ TEST_F(bounds, flush)
 			ASSERT_EQ(0, revive(&bench->link, NULL));
 	}
 
-	/* Nothing that anybody knows */
+	/* Unknown types of flushes */
 	for (i = 0; i < ARRAY_LEN(unknown); i++) {
 		ASSERT_EQ(0, raw_allow_flush(far));
 		EXPECT_EQ(-EREMOTEIO, raw_flush(near, iova, mr->rkey, 8, unknown[i]));
@@ -631,7 +632,7 @@ TEST_F(bounds, flush)
 	EXPECT_EQ(0, ibv_dereg_mr(mr));
 }
 
-/* The window goes with it; its MR does not. */
+/* The window still holds its MR after the QP is gone. */
 TEST_F(bounds, a_qp_goes_before_its_window)
 {
 	struct ibv_mw *mw;
@@ -693,7 +694,7 @@ TEST_F(bounds, windows_are_of_the_mr)
 	}
 }
 
-/* By requests of the far side that name the key of a window, whosesoever. */
+/* Local invalidate requests of the far side, and of a stranger, with the window's key. */
 TEST_F(bounds, a_window_is_its_owners_to_invalidate)
 {
 	struct bench *bench = &self->bench;
@@ -704,7 +705,7 @@ TEST_F(bounds, a_window_is_its_owners_to_invalidate)
 	ASSERT_NE(NULL, mw);
 	ASSERT_EQ(0, link_up(&stranger));
 
-	/* One that has never been bound */
+	/* A window that has never been bound */
 	EXPECT_EQ(-EREMOTEIO, rdma_invalidate(&bench->link.far, mw->rkey));
 	ASSERT_EQ(0, revive(&bench->link, &bench->link.near));
 
@@ -726,14 +727,14 @@ TEST_F(bounds, a_window_is_its_owners_to_invalidate)
 }
 
 /*
- * What is written into a send queue by hand.
+ * Requests that the test writes into a send queue itself.
  */
 TEST(what_only_the_kernel_may_ask_for)
 {
 	struct link link;
 
 	ASSERT_EQ(0, link_up(&link));
-	/* A fast registration, which names its MR by a pointer */
+	/* A fast registration names its MR by a kernel pointer */
 	EXPECT_EQ(-EREMOTEIO, raw_fast_reg(&link.near, 0x4141414141414141));
 	ASSERT_EQ(0, revive(&link, &link.far));
 	link_down(&link);
@@ -766,7 +767,7 @@ TEST(inline_data_is_of_the_request)
 
 #define WR_ID	0x5a5a5a5a12345678
 
-/* Whatever its request says of where it has got to. */
+/* The kernel ignores the progress that a process writes into a receive request. */
 TEST(a_receive_begins_at_its_beginning)
 {
 	static const uint32_t begins[] = { 1, 0x7fffffff, ~0U };
@@ -805,7 +806,7 @@ TEST(a_receive_begins_at_its_beginning)
 	EXPECT_EQ(0, bench_fini(&bench));
 }
 
-/* An answer goes to elements that a request has, when it comes. */
+/* The kernel checks the elements of a request again when the response arrives. */
 TEST(an_answer_goes_to_what_there_is)
 {
 	struct waiting waiting;
@@ -839,7 +840,7 @@ static void *post_on(void *arg)
 	return NULL;
 }
 
-/* A thread posts as fast as the kernel empties the queues of a QP that has failed. */
+/* A thread posts as fast as the kernel flushes the queues of a QP that has failed. */
 TEST(queues_that_never_end)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
@@ -890,7 +891,7 @@ static struct ibv_qp *create_ud_qp(struct rdma *r)
 	return errno ? NULL : qp;
 }
 
-/* A datagram as it arrives: some of its IP header, or of another's, and data. */
+/* A received datagram: 20 bytes that IPv4 does not use, the IP header, and the data. */
 struct datagram {
 	uint8_t other[20];
 	struct iphdr ip;
@@ -923,7 +924,7 @@ static int read_mac(uint8_t *mac)
 	return n == 6 ? 0 : -ENODEV;
 }
 
-/* Whatever the request says of who sends it, as those of old libraries do. */
+/* Requests of old libraries contain a source address, which the kernel must not use. */
 TEST(datagrams_are_of_who_sends_them)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD };
@@ -963,7 +964,7 @@ TEST(datagrams_are_of_who_sends_them)
 	rdma_address(&link.far, &addr);
 	memcpy(&own, addr.gid.raw + 12, sizeof(own));
 
-	/* As long as the queue drains, and is drained, nothing is sent */
+	/* Nothing is sent while the queue is draining or drained */
 	attr.qp_state = IBV_QPS_SQD;
 	ASSERT_EQ(0, ibv_modify_qp(from, &attr, IBV_QP_STATE));
 	do {
@@ -990,7 +991,7 @@ TEST(datagrams_are_of_who_sends_them)
 	attr.qp_state = IBV_QPS_RTS;
 	ASSERT_EQ(0, ibv_modify_qp(from, &attr, IBV_QP_STATE));
 
-	/* And one with a key that is not for everybody to use: the QP's is meant */
+	/* A controlled Q_Key, with the high bit set, stands for the Q_Key of the QP */
 	ASSERT_EQ(0, post_datagram(from, ah, to->qp_num, 0x80000000, 2));
 	for (i = 0; i < 2; i++) {
 		ASSERT_EQ(0, rdma_wait(&link.far));
@@ -1005,7 +1006,7 @@ TEST(datagrams_are_of_who_sends_them)
 	link_down(&link);
 }
 
-/* As a QP is connected again, its peer has room for as many answers as is said. */
+/* Connect the QPs again, with room for @answers responses on the far side. */
 static int connect_again(struct link *link, unsigned int answers)
 {
 	struct ibv_qp_init_attr init;
@@ -1054,7 +1055,7 @@ TEST(flush_needs_room_for_its_answer)
 	link_down(&link);
 }
 
-/* What nobody has heard goes to the same place when it is said again. */
+/* A request that was lost goes to the same address when it is sent again. */
 TEST(an_atomic_write_that_is_sent_again)
 {
 	struct rxe_queue_buf *queue;
@@ -1066,7 +1067,7 @@ TEST(an_atomic_write_that_is_sent_again)
 	ASSERT_EQ(0, link_up(&link));
 	ASSERT_EQ(0, buffer_map(&buf, MIB(2), MADV_HUGEPAGE));
 	buffer_write(&buf, 0, MIB(2));
-	/* A wrong address is a right one as well */
+	/* With an IOVA of 0, a wrong address is valid too, and shows in the buffer */
 	mr = reg(link.far.pd, buf.mem, MIB(2), 0, IN_RAM);
 	ASSERT_NE(NULL, mr);
 	queue = raw_send_queue(&link.near);
@@ -1090,7 +1091,7 @@ TEST(an_atomic_write_that_is_sent_again)
 	link_down(&link);
 }
 
-/* What a process has asked for, and has not come, is not without limit. */
+/* The number of prefetches that a process has under way is limited. */
 TEST(prefetches_under_way)
 {
 	struct ibv_sge sge;
@@ -1118,8 +1119,8 @@ TEST(prefetches_under_way)
 }
 
 /*
- * MRs of more memory than there is. Data is at the beginning, in the middle and
- * at the end.
+ * MRs of up to more memory than the machine has. Data is at the beginning, in the
+ * middle and at the end.
  */
 static void big(struct __test_metadata *_metadata, size_t size)
 {
@@ -1152,7 +1153,7 @@ static void big(struct __test_metadata *_metadata, size_t size)
 					 IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE,
 					 IBV_ADVISE_MR_FLAG_FLUSH, &sge));
 
-		/* All that the length of an element can hold, if it is there */
+		/* All of the MR, or as much as the length of an element can hold */
 		sge.addr = 0;
 		sge.length = size < 0xfffff000 ? size : 0xfffff000;
 		EXPECT_EQ(0, rdma_advise(bench.link.far.pd,
@@ -1187,7 +1188,7 @@ TEST(mr_of_64_GiB)
 	big(_metadata, GIB(64));
 }
 
-/* Nothing has to be mapped there; the list of pages is what there is no room for. */
+/* The range need not be mapped: there is not enough memory for the page list. */
 TEST(mr_that_is_too_large)
 {
 	static const size_t sizes[] = { GIB(1024), GIB(8192), GIB(64 * 1024) };
@@ -1204,8 +1205,8 @@ TEST(mr_that_is_too_large)
 }
 
 /*
- * Memory that is gone fails a request halfway, when all about it has been found to be
- * right. The next one, of a new connection of the same QPs, has nothing of it.
+ * A request to unmapped memory fails halfway, after all checks of the request itself.
+ * The next request, on a new connection of the same QPs, must not see its state.
  */
 TEST(a_request_that_failed_is_forgotten)
 {
@@ -1245,13 +1246,13 @@ TEST(a_request_that_failed_is_forgotten)
 
 #define CGROUPS	"/tmp/bounds-cgroup"
 
-/* MRs of nothing at all, with lists of 2 MiB. */
+/* MRs of unmapped memory, with page lists of 2 MiB. */
 static int reg_nothing(struct rdma *r)
 {
 	return reg(r->pd, (void *)MIB(1), GIB(1), 0, IN_RAM) ? 0 : -errno;
 }
 
-/* QPs that have nothing to do, with queues of 4 MiB or more. */
+/* Idle QPs, with queues of 4 MiB or more. */
 static int create_idle_qp(struct rdma *r)
 {
 	struct ibv_qp_init_attr attr = {
@@ -1269,7 +1270,7 @@ static int create_idle_qp(struct rdma *r)
 	return ibv_create_qp(r->pd, &attr) ? 0 : -errno;
 }
 
-/* In a cgroup that may have 64 MiB. */
+/* Create objects in a cgroup with a limit of 64 MiB. */
 static int create_in_cgroup(void *arg)
 {
 	int (*create)(struct rdma *r) = arg;
@@ -1314,7 +1315,7 @@ TEST(a_process_pays_for_its_queues)
 	pays_for(_metadata, create_idle_qp);
 }
 
-/* Not even the kernel has it mapped. */
+/* Not even the kernel has a mapping of secret memory. */
 TEST(secret_memory)
 {
 	static const char secret[] = "that nobody is told";

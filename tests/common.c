@@ -22,7 +22,7 @@
 
 #define STATS	"/sys/kernel/mm/hmm_p2pdma/"
 
-/* Odd, with bits everywhere: no two words are alike, and no byte is constant. */
+/* Odd, with bits set throughout, so that all products differ and no byte is constant. */
 #define MIX	0x9e3779b97f4a7c15ULL
 
 int slowness(void)
@@ -117,7 +117,7 @@ int buffer_to_vram(struct buffer *buf, int gpu, size_t offset, size_t size)
 	int tries = slowness() > 1 ? 5 : 1, err;
 	uint64_t pages;
 
-	/* A page that somebody holds cannot migrate just then; a slow kernel holds it longer */
+	/* A page with an extra reference cannot migrate; a slow kernel holds it longer */
 	do {
 		err = gpu_to_vram(gpu, buf->mem + offset, size, &pages);
 		if (err)
@@ -141,7 +141,7 @@ ssize_t differs(const void *a, const void *b, size_t size)
 
 	for (i = 0; p[i] == q[i]; i++)
 		if (i == size - 1)
-			return size;	/* it changed while we looked */
+			return size;	/* it changed during the comparison */
 	return i;
 }
 
@@ -310,8 +310,8 @@ bool page_is_elsewhere(const void *addr)
 }
 
 /*
- * A page that was used just now may not go at once, and one that is new waits on
- * a list of the CPU that touched it first, where only its own madvise() looks.
+ * Reclaim may not take a recently used page at once. A new page is still on a list of
+ * the CPU that touched it first, and only madvise() on that CPU drains the list.
  */
 int pages_out(uint8_t *mem, size_t size)
 {
@@ -482,7 +482,7 @@ const char *alias_route(void)
 	const char *topology = getenv("TOPOLOGY");
 	size_t i;
 
-	/* Through the host bridge go addresses that the kernel gives */
+	/* DMA through the host bridge needs mapped addresses, and mappings bounce */
 	if (topology && !strcmp(topology, "host-bridge") && dma_bounces())
 		return NULL;
 
@@ -521,7 +521,7 @@ int vsvm_unload(void)
 {
 	int tries = 100, err;
 
-	/* Address spaces, and what they use, go away with some delay. */
+	/* Address spaces, and the references that they hold, go away with some delay. */
 	do {
 		err = syscall(SYS_delete_module, "vsvm", O_NONBLOCK) ?
 		      -errno : 0;
@@ -538,12 +538,12 @@ int vsvm_reload(const char *params)
 	if (err)
 		return err;
 
-	/* modprobe finds our modules by what MODPROBE_OPTIONS says. */
+	/* MODPROBE_OPTIONS tells modprobe where our modules are. */
 	snprintf(command, sizeof(command), "modprobe vsvm %s", params);
 	return system(command) ? -ENODEV : 0;
 }
 
-/* Each time it is loaded, the module is another directory in sysfs. */
+/* The module's directory in sysfs has a new inode each time the module is loaded. */
 int vsvm_load(const char *params)
 {
 	static const char marker[] = "/run/vsvm.loaded";
@@ -614,7 +614,7 @@ void link_down(struct link *link)
 	rdma_close(&link->near);
 }
 
-/* The library knows only the way from INIT up. */
+/* rdma_connect() expects a QP in INIT: bring it back there. */
 int qp_restart(struct ibv_qp *qp)
 {
 	struct ibv_qp_attr attr = {
@@ -636,7 +636,7 @@ int qp_restart(struct ibv_qp *qp)
 			      IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
 }
 
-/* The completion that tells of an error may come before the QP's state changes. */
+/* A completion with an error may arrive before the QP's state changes. */
 void qp_wait_for_error(struct ibv_qp *qp, int ms)
 {
 	struct ibv_qp_init_attr init;
@@ -854,7 +854,7 @@ ssize_t bench_differs(struct bench *bench)
 {
 	size_t size = bench->buf.size;
 
-	/* Nothing that is there already must pass for what is to come. */
+	/* Old data at the destination must not pass for the data that is read. */
 	buffer_write(&bench->ram, 0, size);
 	if (bench_read(bench, 0, size))
 		return -2;
@@ -961,7 +961,7 @@ int child_end(struct child *child)
 {
 	int status;
 
-	/* Other children may have inherited it. */
+	/* Other children may have inherited the socket, so close() is not enough. */
 	shutdown(child->sock, SHUT_RDWR);
 	close(child->sock);
 	if (waitpid(child->pid, &status, 0) != child->pid)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the tests share. Memory under test is compared with a shadow of it that
- * never leaves the heap, so that no check has to trust the thing it checks.
- * Functions return 0 or a negative errno, unless they say otherwise.
+ * Helpers for all tests. Memory under test is compared with a shadow of it on the
+ * heap, which never migrates, so that no check relies on the code that it checks.
+ * Functions return 0 or a negative errno, unless their comment says otherwise.
  */
 #ifndef COMMON_H
 #define COMMON_H
@@ -22,20 +22,20 @@
 #define HUGE_PAGE	MIB(2)
 #define HUGE_PAGE_NR	(HUGE_PAGE / PAGE)
 
-/* A busy machine without virtualisation takes its time; hangs are for ever. */
+/* A busy machine without virtualisation is slow: only a hang takes this long. */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	120
 
-/* How much longer things take on a kernel that checks itself. */
+/* The factor by which a kernel that checks itself is slower. */
 int slowness(void);
 
 /*
- * A fault has a second to succeed, or else ends with -EBUSY. A slow machine needs
- * more: so may try again what has taken that long, and only that. Says so.
+ * A fault fails with -EBUSY if it does not succeed within a second. On a slow machine
+ * the caller may retry a call that took that long, and no other. Prints a message.
  */
 bool is_out_of_patience(int err, double start);
 
-/* All tests have that much more time. */
+/* Scale the timeouts of all tests. */
 #define test_harness_run(argc, argv)	(scale_timeouts(), test_harness_run(argc, argv))
 #define scale_timeouts() ({						\
 	struct __fixture_metadata *_f;					\
@@ -48,7 +48,7 @@ bool is_out_of_patience(int err, double start);
 
 #define ARRAY_LEN(a)	(sizeof(a) / sizeof((a)[0]))
 
-/* Anonymous memory, aligned to huge pages, and what should be in it. */
+/* Anonymous memory, aligned to huge pages, and its expected content. */
 struct buffer {
 	uint8_t *mem;
 	uint8_t *shadow;
@@ -59,64 +59,64 @@ struct buffer {
 int buffer_map(struct buffer *buf, size_t size, int advice);
 void buffer_unmap(struct buffer *buf);
 
-/* Write words to memory and shadow, with the CPU; no two calls write the same. */
+/* Write words to memory and shadow, with the CPU. Each call writes different words. */
 void buffer_write(struct buffer *buf, size_t offset, size_t size);
 
 /*
- * Move a part to VRAM, and let the GPU change each word there: after this, VRAM
- * is the only memory that has ever held what the shadow holds. Fails with
- * -ENOSPC if part of it stayed behind. Aligned to pages.
+ * Move a part to VRAM, and let the GPU change each word there: apart from the
+ * shadow, only VRAM has ever held the new content. Fails with -ENOSPC if some pages
+ * do not migrate. Aligned to pages.
  */
 int buffer_to_vram(struct buffer *buf, int gpu, size_t offset, size_t size);
 
-/* Let the GPU change each word, wherever the memory is; aligned to words. */
+/* Let the GPU change each word, wherever the memory is. Aligned to words. */
 int buffer_xor(struct buffer *buf, int gpu, size_t offset, size_t size);
 
-/* Where the first difference is; -1 if there is none. Both use the CPU. */
+/* Return the offset of the first difference; -1 if there is none. Both use the CPU. */
 ssize_t differs(const void *a, const void *b, size_t size);
 ssize_t buffer_differs(const struct buffer *buf);
 
-/* The same, but the GPU looks at each page, where it is; offset of a page. */
+/* The same, but the GPU reads each page, where it is. Returns the offset of a page. */
 ssize_t buffer_differs_on_gpu(const struct buffer *buf, int gpu);
 
-/* Pages, as residency has them; ~0 on errors. */
+/* Numbers of pages, from gpu_residency(); ~0 on errors. */
 uint64_t pages_in_vram(int gpu, const void *addr, size_t size);
 uint64_t huge_pages_in_vram(int gpu, const void *addr, size_t size);
 
-/* Those that a range touches, aligned or not, and that are in VRAM of two GPUs. */
+/* Pages in VRAM of either GPU that a range touches; the range need not be aligned. */
 uint64_t pages_touched_in_vram(const int *gpu, const void *addr, size_t size);
 
-/* The pieces of 2 MiB, each an allocation, that it touches there. */
+/* Allocations of 2 MiB in VRAM of either GPU that a range touches. */
 uint64_t chunks_touched_in_vram(const int *gpu, const void *addr, size_t size);
 
-/* Pages of other GPUs' memory that this one reaches; ~0 on errors. */
+/* Pages in the memory of other GPUs that this GPU reaches over PCI; ~0 on errors. */
 uint64_t pages_in_reach(int gpu, const void *addr, size_t size);
 
 /* How many pages the GPU has moved to RAM since it was probed; ~0 on errors. */
 uint64_t pages_evicted(int gpu);
 
-/* In bytes; ~0 on errors. */
+/* Free VRAM in bytes; ~0 on errors. */
 uint64_t vram_free(int gpu);
-/* Wait for so much to be free, for some seconds. Returns what is missing. */
+/* Wait some seconds until @expected bytes are free. Returns how many are missing. */
 uint64_t vram_leaked(int gpu, uint64_t expected);
 
-/* GPUs 0 and 1, and what is free of their VRAM. Returns how much of it is missing. */
+/* GPUs 0 and 1, and their free VRAM. gpus_close() returns how much of it is missing. */
 int gpus_open(int gpu[2], uint64_t room[2]);
 uint64_t gpus_close(const int gpu[2], const uint64_t room[2]);
 
 /* Take all of VRAM for a buffer; -ENOSPC if not all was free. */
 int vram_fill(int gpu, struct buffer *all, int advice);
 
-/* What /proc/self/pagemap knows of a page: in RAM, or in swap or a device. */
+/* The state of a page in /proc/self/pagemap: in RAM, or in swap space or a device. */
 bool page_is_present(const void *addr);
 bool page_is_elsewhere(const void *addr);
 
-/* To swap space, or at least on the way. -EBUSY: something keeps them. */
+/* Swap pages out, or at least begin to. -EBUSY: some pages cannot be swapped out. */
 int pages_out(uint8_t *mem, size_t size);
 
 /*
- * Memory whose pages do not come, as those of a file system whose daemon takes its
- * time: who touches them sleeps until held_release(), and then has zeroes there.
+ * Memory whose pages are not provided yet, like those of a file system with a slow
+ * daemon: an access sleeps until held_release(), and then finds zeroes.
  */
 struct held {
 	int uffd;
@@ -125,33 +125,36 @@ struct held {
 };
 
 int held_map(struct held *held, size_t size);
-/* Somebody is asleep over a page, and where; -ETIMEDOUT. For each page once. */
+/*
+ * Wait until a thread has faulted on a page that is not there yet, and say which page.
+ * -ETIMEDOUT if none does. Reports each page once.
+ */
 int held_wait(struct held *held, void **addr);
 int held_release(struct held *held);
 void held_unmap(struct held *held);
 
-/* What is in a file of the kernel, or behind "@name" in it; ~0 on errors. */
+/* The number in a file of the kernel, or the number after @name in it; ~0 on errors. */
 uint64_t number_read(const char *path);
 uint64_t field_read(const char *path, const char *name);
 
-/* How many pieces of memory for each CPU the kernel has; ~0 on errors. */
+/* The number of per-CPU allocations in the kernel; ~0 on errors. */
 uint64_t percpu_allocations(void);
 
 /* A counter of /sys/kernel/mm/hmm_p2pdma/stats; ~0 on errors. */
 uint64_t stat_read(const char *name);
 int aliases_enable(bool enable);
 
-/* Does all that is mapped for DMA go through bounce buffers, as with swiotlb=force? */
+/* Does all memory mapped for DMA go through bounce buffers, as with swiotlb=force? */
 bool dma_bounces(void);
 
 /*
- * The counter of the route by which a device finds the VRAM of a GPU, which is
- * TOPOLOGY's to say; NULL if it is out of its reach.
+ * The counter of the route from a device to the VRAM of a GPU, which depends on
+ * TOPOLOGY; NULL if the device cannot reach it.
  */
 const char *alias_route(void);
 bool reachable(void);
 
-/* Pages of both sizes whose aliases are in a window, or are found by a callback. */
+/* Pages of both sizes, with aliases from a linear window or from a callback. */
 #define VARIANTS_OF_ALIASES(_fixture, _params, ...)			\
 	VARIANT_OF_ALIASES(_fixture, pages, MADV_NOHUGEPAGE, _params, ##__VA_ARGS__); \
 	VARIANT_OF_ALIASES(_fixture, huge, MADV_HUGEPAGE, _params, ##__VA_ARGS__); \
@@ -167,14 +170,15 @@ bool reachable(void);
 		__VA_ARGS__						\
 	}
 
-/* The counter of those that have none, with such parameters of vsvm's. */
+/* The counter of pages outside of the window, for these parameters of vsvm. */
 const char *reason_outside(const char *params);
 
 /*
- * All that is counted of two GPUs' pages, to see what a request does to them. Of
- * @reached pages in VRAM that stay there, each moves @counter by one, and nothing
- * else moves. Otherwise @counter says why they have migrated, @least times, as the
- * first page that is wanted takes all of its allocation with it, to @most.
+ * All counters of the pages of two GPUs, to see what a request does to them. If
+ * @_stay, the @_reached pages in VRAM stay there, each of them adds one to @_counter,
+ * and no other counter changes. Otherwise they migrate, and @_counter is the reason:
+ * it grows by @_least to @_most only, because the first page that the request needs
+ * takes its whole allocation with it.
  */
 #define COUNTERS_NR	9
 
@@ -211,13 +215,13 @@ struct tally tally_read(const int *gpu);
 /* One write to a file of proc or sysfs. */
 int file_write(const char *path, const char *text);
 
-/* Nobody uses vsvm, or not for much longer. */
+/* The last users of vsvm must be gone, or about to go. */
 int vsvm_unload(void);
-/* Load it, anew if it is loaded, with parameters. */
+/* Load vsvm with parameters; unload it first if it is loaded. */
 int vsvm_reload(const char *params);
-/* The same, unless it has just these already. */
+/* The same, unless it is loaded with these parameters already. */
 int vsvm_load(const char *params);
-/* As it was, or nearly; for atexit(). */
+/* Load vsvm with its default parameters again; for atexit(). */
 void vsvm_restore(void);
 
 /* Two connected sides, of which @near makes the requests. */
@@ -228,13 +232,13 @@ struct link {
 
 int link_up(struct link *link);
 void link_down(struct link *link);
-/* After a request that failed. MRs stay. */
+/* Connect again after a request that failed. MRs stay valid. */
 int link_revive(struct link *link);
-/* Its parts: a QP has failed, or is about to; and it is ready to be connected. */
+/* Its parts: wait for a QP that fails, and make it ready to be connected. */
 void qp_wait_for_error(struct ibv_qp *qp, int ms);
 int qp_restart(struct ibv_qp *qp);
 
-/* A request for eight bytes of a peer's page that does not come. */
+/* A request for eight bytes of a peer's page that is not provided until waiting_end(). */
 struct waiting {
 	struct link link;
 	struct held held;
@@ -246,13 +250,13 @@ struct waiting {
 
 /* @opcode: of a read, or of an atomic. */
 int waiting_init(struct waiting *waiting, enum ibv_wr_opcode opcode, uint64_t id);
-/* The page comes. Returns the request's status; -1 if it is another's, or does not end. */
+/* Provide the page. Returns the request's status; -1 if another or none completes. */
 int waiting_end(struct waiting *waiting);
 void waiting_fini(struct waiting *waiting);
 
 /*
- * What most tests need: memory of a process that can go to GPU 0, with an MR of
- * the far side over it, and memory in RAM to transfer from and to, with an MR
+ * A setup for most tests: memory of a process that can migrate to GPU 0, with an MR
+ * of the far side over it, and memory in RAM to transfer from and to, with an MR
  * of the near side.
  */
 struct bench {
@@ -266,31 +270,31 @@ struct bench {
 };
 
 int bench_init(struct bench *bench, size_t size, int advice);
-/* ... and all of it is in VRAM, by huge pages if so advised, and registered. */
+/* The same, with all of @buf registered and in VRAM, in huge pages if so advised. */
 int bench_init_in_vram(struct bench *bench, size_t size, int advice);
 /* Returns how much VRAM is still in use that was free before. */
 uint64_t bench_fini(struct bench *bench);
-/* Register the memory only now, or once more. */
+/* Register @buf, or register it again. */
 int bench_register(struct bench *bench);
 
 /* Transfer a part of @buf to or from the same place of @ram. */
 int bench_read(struct bench *bench, size_t offset, size_t size);
 int bench_write(struct bench *bench, size_t offset, size_t size);
-/* Write a new pattern with RDMA; the shadow of @buf follows. */
+/* Write a new pattern with RDMA, and update the shadow of @buf. */
 int bench_write_new(struct bench *bench, size_t offset, size_t size);
 /*
- * Add to a word with RDMA; the shadow follows. -EILSEQ if the word was not what
- * it should be.
+ * Add to a word with RDMA, and update the shadow. -EILSEQ if the old value was
+ * wrong.
  */
 int bench_add(struct bench *bench, size_t offset, uint64_t add);
-/* Have the RDMA device make pages ready to be read, or written too. */
+/* Prefetch pages for the RDMA device, for reading or for writing. */
 int bench_prefetch(struct bench *bench, size_t offset, size_t size, int write);
-/* Read all with RDMA, and compare with the shadow; -2 if that failed. */
+/* Read all of @buf with RDMA, and compare with the shadow; -2 if the read failed. */
 ssize_t bench_differs(struct bench *bench);
 
 /*
- * A thread that does something, round after round, until told to stop or until
- * it fails.
+ * A thread that does round after round, until it is told to stop or a round
+ * fails.
  */
 struct worker {
 	struct bench *bench;
@@ -303,15 +307,15 @@ struct worker {
 };
 
 int worker_start(struct worker *worker, int (*round)(struct worker *worker));
-/* Returns what the last round did. */
+/* Returns the result of the last round. */
 int worker_stop(struct worker *worker);
 
-/* Another process has set a variable that is shared with it; -ETIMEDOUT. */
+/* Wait until another process sets a shared variable to @value; -ETIMEDOUT. */
 int wait_until(const volatile int *var, int value);
 
 /*
- * A child that does one thing when told, and stays until it is told to go. What
- * it does returns 0 on success. It never returns to the test.
+ * A child that calls a function when told to, and stays until it is told to exit.
+ * The function returns 0 on success. The child never returns to the test.
  */
 struct child {
 	pid_t pid;
@@ -319,7 +323,7 @@ struct child {
 };
 
 int child_fork(struct child *child, int (*fn)(void *arg), void *arg);
-/* Returns what the function did; -EPIPE if the child died. */
+/* Returns the result of the function; -EPIPE if the child died. */
 int child_do(struct child *child);
 /* The same in two steps. */
 int child_start(struct child *child);

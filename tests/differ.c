@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Whatever processes do with their memory, its place makes no difference. A seed
- * makes a sequence of operations of two processes, of GPUs, importers, memory
- * management, and of those who look on, one after the other. It runs with peers'
- * access on, with it off, where pages migrate, and in plain RAM, VRAM being full.
- * Data, errors, events of userfaultfd and reports of what is dirty are the same,
- * and some things must not be in any mode: what was written is reported, secret
- * memory stays secret, and a file that may only be read as it is.
+ * A differential fuzzer: the place of memory makes no difference to the processes
+ * that use it. A seed gives a sequence of operations of two processes, one after the
+ * other: of GPUs, of importers, of memory management, and of trackers such as
+ * userfaultfd. It runs with peer access on; with peer access off, so that pages
+ * migrate; and in plain RAM, with VRAM full. Data, errors, events of userfaultfd and
+ * reports of dirty pages must be the same. Some rules hold in every mode: pages that
+ * were written are reported, secret memory stays secret, and a file that is mapped
+ * read-only or privately does not change.
  *
- * A sequence that makes a difference is printed, without what it does not need
- * for that.
+ * A sequence that makes a difference is printed, and again without the operations
+ * that the difference does not need.
  *
  *   FUZZ_S=60	how long, in seconds
- *   FUZZ_SEED=	where to begin: that of the first sequence. Default: the time
+ *   FUZZ_SEED=	the seed of the first sequence. Default: the time
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,10 +38,10 @@ enum mode { ON, OFF, RAM, MODES };
 static const char * const mode_names[MODES] = { "on", "off", "ram" };
 
 #define BATCH		8
-#define MOST		3	/* differences that are told */
+#define MOST		3	/* differences that are reported */
 #define ALWAYS		(1ULL << K_LOOK | 1ULL << K_TO_VRAM)
 #define CGROUP		"/sys/fs/cgroup"
-/* Seconds for one operation, and for making a sequence shorter */
+/* Limits, in seconds, for one operation and for making a sequence shorter */
 #define PATIENCE	(40 * slowness())
 #define SHRINK_S	(90 * slowness())
 
@@ -51,7 +52,7 @@ struct sequence {
 	struct result results[MODES][MAX_STEPS];
 };
 
-/* Between two modes, or one and how it must be. */
+/* Between two modes, or, if they are equal, between one mode and a rule. */
 struct difference {
 	enum mode mode;
 	enum mode other;
@@ -61,7 +62,7 @@ struct difference {
 
 struct stage *stage;
 
-/* Of operations */
+/* Sequences of operations */
 
 static uint64_t rnd(uint64_t *rng, uint64_t n)
 {
@@ -71,7 +72,7 @@ static uint64_t rnd(uint64_t *rng, uint64_t n)
 	return (*rng * 0x2545f4914f6cdd1dULL >> 11) % n;
 }
 
-/* What a sequence is about: most of what happens, happens in one region. */
+/* The focus of a sequence: most operations are on one region. */
 struct theme {
 	uint64_t kinds;
 	unsigned int region;
@@ -86,7 +87,7 @@ static uint32_t some_place(uint64_t *rng, const struct theme *theme, unsigned in
 
 	while (!(regions >> region & 1))
 		region = rnd(rng, REGIONS);
-	/* ... and in their first pages */
+	/* Most places are in the first pages of a region */
 	at = rnd(rng, 3) ? rnd(rng, 12 * PAGE) : rnd(rng, HOT);
 	if (rnd(rng, 2))
 		at = at / PAGE * PAGE;
@@ -138,7 +139,7 @@ static void generate_op(uint64_t *rng, const struct theme *theme, struct op *op)
 static void generate(struct sequence *seq, uint64_t seed)
 {
 	uint64_t rng = (seed + 1) * 0x9e3779b97f4a7c15ULL;
-	/* Of few kinds, each comes often */
+	/* With few kinds of operations, each of them comes often */
 	struct theme theme = {
 		.kinds = (rnd(&rng, 1ULL << 52) & (rnd(&rng, 2) ? rnd(&rng, 1ULL << 52) : ~0ULL)) |
 			 ALWAYS,
@@ -180,7 +181,7 @@ static bool is_alive(pid_t pid)
 	return state != 'Z' && state != 'X';
 }
 
-/* -ETIMEDOUT: it hangs; -ECHILD: it died; -EIO: it says no. */
+/* -ETIMEDOUT: the process hangs; -ECHILD: it died; -EIO: it reports a failure. */
 static int wait_for(struct run *run, unsigned int who)
 {
 	struct pollfd pfd = { .fd = run->pipes[who][2], .events = POLLIN };
@@ -257,7 +258,7 @@ static void files_init(void)
 	}
 }
 
-/* One that is mapped privately, or to be read */
+/* For a file that is mapped privately or read-only. */
 static bool file_changed(enum region region)
 {
 	static uint64_t is[HOT / 8], was[HOT / 8];
@@ -286,7 +287,7 @@ static int run_begin(struct run *run)
 	return wait_for(run, 0) ?: second_process(run);
 }
 
-/* They go whatever they are at. */
+/* Kill the processes, whatever they are doing. */
 static bool run_end(struct run *run)
 {
 	double end = now() + PATIENCE;
@@ -342,7 +343,7 @@ static int step(struct run *run, const struct op *op, struct result *result)
 	return result->wrong ? -EIO : 0;
 }
 
-/* A kernel that dies has had its reasons. */
+/* If the kernel crashes, its log tells the seed and the mode. */
 static void log_note(uint64_t seed, enum mode mode)
 {
 	char line[64];
@@ -374,7 +375,7 @@ static int gpus[2];
 static uint64_t vram[2];
 static pid_t ballast;
 
-/* All of VRAM is another process's, who lost the RAM that it came from. */
+/* All of VRAM belongs to another process, and the RAM of its pages is free again. */
 static void __attribute__((noreturn)) ballast_main(int ready)
 {
 	static const size_t sizes[] = { HUGE_PAGE, KIB(64), PAGE };
@@ -449,7 +450,7 @@ static const char *compare(const struct op *op, const struct result *a, const st
 		return "data";
 	if (!same_events(a, b))
 		return "events";
-	/* What a huge entry reports is for the whole of it */
+	/* A huge page table entry reports all of its pages at once */
 	if (a->report != b->report && op->at / STRIDE != HUGE)
 		return "reports";
 	return NULL;
@@ -517,7 +518,7 @@ static void print(const struct sequence *seq, const struct difference *diff)
 	fflush(stdout);
 }
 
-/* Leave out what it does not take. */
+/* Leave out operations that the difference does not need. */
 static void shorten(struct sequence *seq, struct difference *diff)
 {
 	static struct sequence less;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the parts of the differential fuzzer share; see differ.c. */
+/* Definitions for all parts of the differential fuzzer; see differ.c. */
 #ifndef DIFFER_H
 #define DIFFER_H
 
@@ -7,7 +7,7 @@
 
 #define PROCS		2
 #define MAX_OPS		64
-/* Each process looks at all of its regions in the end. */
+/* At the end, each process looks at all of its regions. */
 #define MAX_STEPS	(MAX_OPS + PROCS * REGIONS)
 
 /*
@@ -24,7 +24,7 @@ enum region { HUGE, SMALL, HUGETLB, SHARED, PRIVATE, READONLY, SECRET, REGIONS }
 #define SCRATCH		(2 * AWAY)
 #define SPAN		(SCRATCH + HOT)
 
-/* Offsets are those into the arena. */
+/* @at and @from are offsets into the arena. */
 struct op {
 	uint8_t kind;
 	uint8_t who;
@@ -35,23 +35,23 @@ struct op {
 	uint64_t value;
 };
 
-/* Pages are bits of those that are hot in a region. */
+/* Faults that userfaultfd reports. In a mask, each bit is a hot page of a region. */
 enum event { MISSING, WP, RWP, MINOR, EVENTS };
 
 struct result {
 	int err;
 	int status;		/* of a work request */
-	unsigned int layout;	/* events about the address space */
-	const char *wrong;	/* what must be so in no mode */
-	uint64_t data;		/* a hash of what was read */
-	uint64_t report;	/* pages said to be dirty, or accessed */
+	unsigned int layout;	/* mask of events about the address space */
+	const char *wrong;	/* what is wrong in any mode */
+	uint64_t data;		/* a hash of the data that was read */
+	uint64_t report;	/* pages reported as dirty, or accessed */
 	uint64_t events[REGIONS][EVENTS];
 };
 
-/* Who asks for dirty pages. */
+/* Trackers of dirty pages. */
 enum { SOFT_DIRTY, SCAN, TRACKERS };
 
-/* What the processes share with each other and with who tells them what to do. */
+/* Shared by the processes and their parent, which tells them what to do. */
 extern struct stage {
 	struct op op;
 	struct result result;
@@ -61,18 +61,18 @@ extern struct stage {
 	int files[REGIONS];
 	uint64_t wrote[PROCS][TRACKERS][REGIONS];
 	uint64_t armed[PROCS][REGIONS];		/* by PAGEMAP_SCAN */
-	uint64_t freed[PROCS][REGIONS];		/* and perhaps gone */
+	uint64_t freed[PROCS][REGIONS];		/* by MADV_FREE, and perhaps gone */
 } *stage;
 
 struct kind {
 	const char *name;
 	unsigned int weight;
-	unsigned int regions;		/* a mask of those that it is used on */
+	unsigned int regions;		/* a mask of the regions that it is used on */
 	unsigned int align;
 	unsigned int most;		/* bytes */
 	int (*fn)(const struct op *op, struct result *result);
-	bool device;			/* secret memory is none of its business */
-	bool from;			/* it has a source in the arena, now and then */
+	bool device;			/* it may not access secret memory */
+	bool from;			/* it sometimes has a source in the arena */
 	unsigned int args;
 	bool remote;			/* @at is the other process's memory */
 };
@@ -88,10 +88,10 @@ static inline size_t region_size(enum region region)
 
 void differ_print(const struct op *op, const struct result *result);
 
-/* What a process does when told so, besides its operation. */
+/* Commands to a process; OPERATE has it do its operation. */
 enum tell { PREPARE = 'a', OPERATE, FINISH, SETTLE, CONNECT, SPAWN, QUIT };
 
-/* The first process; it makes the second one. Nobody returns. */
+/* The first process, which forks the second one. Neither of them returns. */
 void differ_host(int (*pipes)[4]) __attribute__((noreturn));
 void differ_pattern(void *buf, size_t size, uint64_t value);
 

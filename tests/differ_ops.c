@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The operations of the differential fuzzer, and the processes that do them. An
- * operation has a result that does not depend on where pages are.
+ * The operations of the differential fuzzer, and the processes that do them. The
+ * result of an operation must not depend on where pages are.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@
 
 #define MIX	0x9e3779b97f4a7c15ULL
 
-/* Synchronous or not: of a userfaultfd */
+/* A userfaultfd is synchronous or asynchronous. */
 enum { SYNC, ASYNC, UFFDS };
 
 static const uint64_t uffd_features[UFFDS] = {
@@ -64,7 +64,7 @@ void differ_pattern(void *buf, size_t size, uint64_t value)
 	uint64_t *words = buf;
 	size_t i;
 
-	/* Pages of one value are alike, for KSM */
+	/* Pages with the same value are identical, for KSM */
 	for (i = 0; i < size / sizeof(*words); i++)
 		words[i] = value ? (value + i % (PAGE / sizeof(*words))) * MIX : 0;
 }
@@ -82,7 +82,7 @@ static uint64_t hash(uint64_t seed, const void *buf, size_t size)
 	return seed;
 }
 
-/* Which of its hot pages a range has, of one region. */
+/* A mask of the hot pages in a range, which is in one region. */
 static uint64_t pages_of(uint64_t at, uint64_t size)
 {
 	uint64_t first = at % STRIDE / PAGE, last = (at + size - 1) % STRIDE / PAGE;
@@ -95,8 +95,9 @@ static uint64_t pages_of(uint64_t at, uint64_t size)
 }
 
 /*
- * Of private anonymous memory it is known who has to report what. Calls that take
- * several mappings one by one, and fail, may have done a part.
+ * Record which pages each tracker has to report; that is known only for private
+ * anonymous memory. A call that takes several mappings one by one, and fails, may have
+ * done a part: its caller has lost() forget the range all the same.
  */
 static int wrote(unsigned int who, uint64_t at, uint64_t size, int err)
 {
@@ -121,7 +122,7 @@ static int lost(unsigned int who, uint64_t at, uint64_t size, int err)
 	return err;
 }
 
-/* With the memory itself: reclaim has no say any more. */
+/* The memory itself is gone, too, so reclaim cannot take it any more. */
 static int gone(unsigned int who, uint64_t at, uint64_t size, int err)
 {
 	if (!err)
@@ -129,7 +130,7 @@ static int gone(unsigned int who, uint64_t at, uint64_t size, int err)
 	return lost(who, at, size, err);
 }
 
-/* The CPU's accesses, which may fault, page by page. */
+/* Accesses by the CPU, page by page, as each page may fault. */
 
 static void on_fault(int sig)
 {
@@ -195,7 +196,7 @@ static int cpu_look(const struct op *op, struct result *result)
 	return 0;
 }
 
-/* GPUs. Others keep changing page tables: what can be done twice is. */
+/* GPUs. Retry on -EBUSY, which means that page tables kept changing. */
 #define PERSIST(_call) ({						\
 	int _tries = 20, _err;						\
 									\
@@ -245,7 +246,7 @@ static int gpu_look(const struct op *op, struct result *result)
 
 /* RDMA: the memory at @at is the other process's. */
 
-/* Where both ends are wrong, either may be the first that is found out. */
+/* If both ends may be wrong, ignore the status: either error may be found first. */
 static int rdma_end(struct result *result, uint64_t near, int err)
 {
 	result->status = 0;
@@ -294,13 +295,13 @@ static int rdma_atomic(const struct op *op, struct result *result)
 	result->data = *old;
 	if (!err && *old == ~0ULL)
 		result->wrong = "an atomic has no result";
-	/* Nothing has to be reported of a swap that found something else */
+	/* A swap whose compare failed has written nothing that must be reported */
 	if (!err && (!op->arg || !*old))
 		wrote(peer, op->at, 8, 0);
 	return rdma_end(result, SCRATCH, err);
 }
 
-/* Into the other one's memory, which prepares and finishes it. */
+/* To the other process, which handles PREPARE before this and FINISH after it. */
 static int rdma_message(const struct op *op, struct result *result)
 {
 	if (op->from == SCRATCH)
@@ -315,7 +316,7 @@ static int rdma_ready(const struct op *op, struct result *result)
 	return PERSIST(rdma_prefetch(&host.far, host.far_mr, mem(op->at), op->size, op->arg));
 }
 
-/* Other importers, and those who pin */
+/* Other importers, and users that pin */
 
 static int edu_move(const struct op *op, struct result *result)
 {
@@ -403,7 +404,7 @@ static int protect(const struct op *op, struct result *result)
 	return mprotect(mem(op->at), op->size, prots[op->arg % 3]) ? -errno : 0;
 }
 
-/* Away and back, with something done there. */
+/* Move a mapping away and back, and perhaps migrate it while it is away. */
 static int remap(const struct op *op, struct result *result)
 {
 	const int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
@@ -452,7 +453,7 @@ static int advise(const struct op *op, struct result *result)
 	return err;
 }
 
-/* Whether it works depends on where the pages are. */
+/* Ignore errors: whether this works depends on where the pages are. */
 static int collapse(const struct op *op, struct result *result)
 {
 	(void)result;
@@ -460,7 +461,7 @@ static int collapse(const struct op *op, struct result *result)
 	return 0;
 }
 
-/* Whether they have been freed or not, there are zeroes. */
+/* Write zeroes first, so that pages read as zero whether they have been freed or not. */
 static int lazyfree(const struct op *op, struct result *result)
 {
 	struct op zero = *op;
@@ -504,7 +505,7 @@ static int merge(const struct op *op, struct result *result)
 	return 0;
 }
 
-/* As much as can be had: no less works than before. */
+/* Reclaim as much as possible: everything has to work as before. */
 static int reclaim(const struct op *op, struct result *result)
 {
 	(void)result;
@@ -533,7 +534,7 @@ static int child(const struct op *op, struct result *result)
 	return 0;
 }
 
-/* To what is mapped, behind its back. */
+/* Write to the mapped file by a system call, not through the mapping. */
 static int file_io(const struct op *op, struct result *result)
 {
 	ssize_t n;
@@ -544,7 +545,7 @@ static int file_io(const struct op *op, struct result *result)
 	return n == op->size ? 0 : -errno;
 }
 
-/* Those who look on */
+/* Trackers */
 
 static void uffd_resolve(int uffd, uint64_t addr, enum event event, bool freed)
 {
@@ -582,7 +583,7 @@ static void uffd_handle(int uffd, const struct uffd_msg *msg)
 	}
 	event = flags & UFFD_PAGEFAULT_FLAG_WP ? WP : flags & UFFD_PAGEFAULT_FLAG_RWP ? RWP :
 		flags & UFFD_PAGEFAULT_FLAG_MINOR ? MINOR : MISSING;
-	/* Whether a page that was freed is missing is for reclaim to say */
+	/* Reclaim decides whether a page after MADV_FREE is missing: do not record it */
 	if (at < AWAY)
 		freed = event == MISSING && stage->freed[host.me][at / STRIDE] & pages_of(at, 1);
 	if (at < AWAY && !freed)
@@ -652,7 +653,7 @@ static int uffd_unregister(const struct op *op, struct result *result)
 	return err;
 }
 
-/* As it is registered */
+/* In the mode in which the range is registered. */
 static int uffd_protect(const struct op *op, struct result *result)
 {
 	struct uffdio_writeprotect wp = { { ARENA + op->at, op->size }, !!op->arg };
@@ -675,7 +676,7 @@ static int uffd_protect(const struct op *op, struct result *result)
 	return err;
 }
 
-/* Nothing that was written may be missing. */
+/* All pages that were written must be in the report. */
 static void report(const struct op *op, struct result *result, unsigned int tracker,
 		   uint64_t pages)
 {
@@ -898,7 +899,7 @@ static void host_init(unsigned int me)
 	uffd_init();
 }
 
-/* Anew, if need be */
+/* Connect, or connect again. */
 static int link_connect(void)
 {
 	struct ibv_wc wc;
@@ -923,7 +924,7 @@ static int do_tell(enum tell what)
 		if (ibv_poll_cq(host.near.cq, 1, &wc) > 0)
 			result->wrong = "a request has completed twice";
 		result->err = differ_kinds[op->kind].fn(op, result);
-		/* What was seen while it went on is written down */
+		/* Wait until the events of the operation have been recorded */
 		pthread_mutex_lock(&host.handling);
 		pthread_mutex_unlock(&host.handling);
 		return 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A bus master at work on the memory of GPUs: what the fabric lets it reach
- * stays where it is, what it does not migrates, and the data is right either
+ * A bus master that reads and writes the memory of GPUs: memory that the fabric lets
+ * it reach stays where it is, other memory migrates, and the data is right either
  * way.
  */
 #include <errno.h>
@@ -60,7 +60,7 @@ FIXTURE_TEARDOWN(dma)
 	close(self->edu);
 }
 
-/* What the device can reach does not move, and the rest does. Shadows follow. */
+/* Memory that the device can reach stays, other memory migrates. Updates the shadow. */
 static void copy(struct __test_metadata *_metadata, FIXTURE_DATA(dma) *self,
 		 struct buffer *dst, size_t to, struct buffer *src, size_t from,
 		 size_t size)
@@ -70,7 +70,7 @@ static void copy(struct __test_metadata *_metadata, FIXTURE_DATA(dma) *self,
 	uint8_t *d = dst->mem + to, *s = src->mem + from;
 	uint64_t reached = pages_touched_in_vram(self->gpu, d, size) +
 			   pages_touched_in_vram(self->gpu, s, size);
-	/* A buffer has two: from one place to the other there are no more */
+	/* A buffer has two chunks, so there are no others between the two places */
 	uint64_t chunks = dst == src ?
 			  chunks_touched_in_vram(self->gpu, src->mem + MIN(from, to),
 						 MAX(from, to) - MIN(from, to) + size) :
@@ -138,7 +138,7 @@ TEST_F(dma, range_in_ram_and_in_vram)
 	EXPECT_EQ(-1, buffer_differs(&self->b));
 }
 
-/* Nobody but the device has written to it since it was last on disk. */
+/* Only the device has written to the page since it was last on disk. */
 TEST_F(dma, writes_to_a_clean_page)
 {
 	volatile uint8_t *page = self->a.mem + HUGE_PAGE + PAGE;
@@ -171,7 +171,7 @@ static int move_away(struct worker *worker)
 	int err = gpu_to_ram(worker->gpu, buf->mem, buf->size);
 
 	err = err ?: gpu_to_vram(worker->gpu, buf->mem, buf->size, NULL);
-	/* What does not migrate just now is not for a GPU that has it bounced */
+	/* Pages that do not migrate stay in RAM, which a GPU cannot use if it bounces */
 	return err == -EOPNOTSUPP && dma_bounces() ? 0 : err;
 }
 
@@ -191,13 +191,13 @@ TEST_F(dma, memory_moves_meanwhile)
 	EXPECT_LT(1, worker.rounds);
 }
 
-/* A bounce buffer is a copy, and stale as soon as the CPU stores something. */
+/* A bounce buffer is a copy, and stale as soon as the CPU writes to the memory. */
 TEST_F(dma, gpu_works_on_the_memory_itself)
 {
 	bool bounced = dma_bounces();
 	uint64_t *mem, sum = 1;
 
-	/* It stays in RAM. */
+	/* Shared memory stays in RAM. */
 	mem = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, mem);
 	EXPECT_EQ(bounced ? -EOPNOTSUPP : 0, gpu_sum(self->gpu[0], mem, PAGE, &sum));
@@ -209,7 +209,7 @@ TEST_F(dma, gpu_works_on_the_memory_itself)
 	munmap(mem, PAGE);
 }
 
-/* What it cannot address is bounced; an IOMMU has addresses for it. */
+/* Memory that the device cannot address bounces, or has a low address with an IOMMU. */
 TEST_F(dma, device_that_cannot_address_memory_reaches_it)
 {
 	close(self->edu);
@@ -226,7 +226,7 @@ TEST_F(dma, device_that_cannot_address_memory_reaches_it)
 	self->edu = edu_open();
 }
 
-/* BARs are far above RAM: memory there is not for a device that reaches just RAM. */
+/* BARs are far above RAM: a device that can address only RAM cannot reach them. */
 TEST_F(dma, device_that_cannot_address_the_window_reads_ram)
 {
 	const char *topology = getenv("TOPOLOGY");
@@ -250,7 +250,7 @@ TEST_F(dma, device_that_cannot_address_the_window_reads_ram)
 	self->edu = edu_open();
 }
 
-/* Should all ports that can send peers' traffic up, to the host bridge? */
+/* Set whether all ports that can do so redirect peers' traffic up to the host bridge. */
 static int ports_redirect(bool on)
 {
 	char script[512];
@@ -262,7 +262,7 @@ static int ports_redirect(bool on)
 	return system(script) ? -EIO : 0;
 }
 
-/* What topo says, and what happens: "bus", "host_bridge", "iommu" or "none". */
+/* Check the route in topo and in use: "bus", "host_bridge", "iommu" or "none". */
 static void reads_by(struct __test_metadata *_metadata, FIXTURE_DATA(dma) *self,
 		    const char *route)
 {
@@ -294,11 +294,11 @@ static void reads_by(struct __test_metadata *_metadata, FIXTURE_DATA(dma) *self,
 	EXPECT_TALLY(before, after, 1, 1, 1, strcmp(route, "none"), ways[i].counter);
 }
 
-/* An administrator changes them while all is in use. */
+/* An administrator changes the ports while the devices are in use. */
 TEST_F(dma, follows_ports_that_begin_to_redirect)
 {
 	const char *topology = getenv("TOPOLOGY") ?: "switch";
-	/* Only below acs's switch is there another way for it */
+	/* Only acs has a switch with a direct route, which redirecting ports block */
 	bool acs = !strcmp(topology, "acs");
 	const char *usual = !reachable() ? "none" :
 			    !strcmp(topology, "iommu") ? "iommu" :
@@ -309,14 +309,14 @@ TEST_F(dma, follows_ports_that_begin_to_redirect)
 	reads_by(_metadata, self, acs ? "bus" : usual);
 	ASSERT_EQ(0, ports_redirect(true));
 	reads_by(_metadata, self, usual);
-	/* As the kernel had it: it wants groups of an IOMMU to be small */
+	/* Restore the kernel's setting: with an IOMMU it redirects, for small groups */
 	ASSERT_EQ(0, ports_redirect(acs || !strcmp(topology, "iommu")));
 }
 
 #define EVENTS	"/sys/kernel/tracing/events/"
 #define TRACE	"/sys/kernel/tracing/trace"
 
-/* How many times an event of a device has been traced that says this; ~0 on errors. */
+/* The number of traced events of a device with this name and text; ~0 on errors. */
 static unsigned long traced(const char *event, const char *pci, const char *says)
 {
 	unsigned long count = 0;
@@ -331,7 +331,7 @@ static unsigned long traced(const char *event, const char *pci, const char *says
 	return count;
 }
 
-/* A GPU maps another's memory as far as the route needs it, and unmaps it all. */
+/* A GPU maps another GPU's memory only if the route needs it, and unmaps all of it. */
 TEST_F(dma, gpu_unmaps_what_it_has_mapped)
 {
 	unsigned long mapped, unmapped;
@@ -357,7 +357,7 @@ TEST_F(dma, gpu_unmaps_what_it_has_mapped)
 	}
 }
 
-/* A copy out of a GPU's memory: what is not at a bus address bounces, if all has to. */
+/* With swiotlb=force, both ends of a copy bounce, except memory at a bus address. */
 TEST_F(dma, bounces_if_it_has_to)
 {
 	char pci[PCI_ADDR_LEN];
@@ -392,7 +392,7 @@ TEST_F(dma, nonsense_is_refused)
 	ASSERT_EQ(0, mprotect(mem, PAGE, PROT_READ | PROT_WRITE));
 }
 
-/* What a process may not do itself, nobody does for it. */
+/* A device does nothing for a process that the process may not do itself. */
 
 FIXTURE(access) {
 	int edu;
@@ -438,7 +438,7 @@ FIXTURE_TEARDOWN(access)
 	close(self->edu);
 }
 
-/* Most of the page is what it was. */
+/* The rest of the page must not change. */
 static int copy_in(FIXTURE_DATA(access) *self, size_t to)
 {
 	int err = edu_copy(self->edu, self->buf.mem + to, self->ram.mem, 100);
@@ -483,7 +483,7 @@ TEST_F(access, protection_keys_bind_the_device)
 	EXPECT_EQ(0, pkey_free(read));
 }
 
-/* In one copy that reads a page it may only read, and writes to it. */
+/* Not even by one copy that both reads a read-only page and writes to it. */
 TEST_F(access, page_that_was_read_is_not_written_to)
 {
 	uint8_t *buf = self->buf.mem;
@@ -517,7 +517,7 @@ TEST_F(access, page_that_a_child_shares_is_not_written_to)
 	EXPECT_EQ(0, child_end(&child));
 }
 
-/* What only system memory has. */
+/* Kinds of pages that exist only in system memory. */
 
 TEST(page_of_all_zeroes_and_page_of_a_file_are_not_written_to)
 {
@@ -577,7 +577,7 @@ TEST(secret_memory_is_not_the_devices)
 	close(edu);
 }
 
-/* Whoever waits for a page waits alone. */
+/* A copy that waits for a page does not keep others waiting. */
 
 FIXTURE(wait) {
 	int edu;
@@ -679,7 +679,7 @@ TEST_F(wait, for_a_page_does_not_keep_the_device)
 	EXPECT_EQ(0, file_write("/sys/bus/pci/drivers/hmm_edu/bind", self->pci));
 }
 
-/* Copies go on for a minute where they are not stopped. */
+/* The copy takes about a minute if nothing stops it. */
 TEST(copy_lets_the_machine_be_suspended)
 {
 	int edu = edu_open(), status;
@@ -751,8 +751,8 @@ static uint64_t in_window(FIXTURE_DATA(dma_window) *self, size_t at,
 }
 
 /*
- * Before it, pages are in the window; behind it, they are not. If none can be
- * reached, any place is as good.
+ * Pages before the end are in the window, and pages behind it are not. If no page can
+ * be reached, any place will do.
  */
 static size_t find_end(FIXTURE_DATA(dma_window) *self)
 {
@@ -782,14 +782,14 @@ TEST_F(dma_window, ends_in_the_middle_of_a_huge_page)
 	EXPECT_EQ(1, in_window(self, end - PAGE, PAGE));
 	EXPECT_EQ(0, in_window(self, end, PAGE));
 
-	/* Who asks for all of it gets one answer. */
+	/* A query for a whole huge page gets one answer for all of it. */
 	EXPECT_EQ(huge ? 0 : HUGE_PAGE_NR / 2,
 		  in_window(self, end - HUGE_PAGE / 2, HUGE_PAGE));
 	EXPECT_EQ((huge ? MIB(128) : MIB(129)) / PAGE,
 		  in_window(self, 0, self->all.size));
 }
 
-/* What has no alias migrates, and the rest of its allocation with it. */
+/* A page without an alias migrates, and the rest of its allocation with it. */
 TEST_F(dma_window, ends_in_the_middle_of_a_copy)
 {
 	const char *route = reachable() ? alias_route() : "alias_bus";
@@ -815,7 +815,7 @@ TEST_F(dma_window, ends_in_the_middle_of_a_copy)
 				   2 * PAGE));
 	EXPECT_EQ(-1, differs(data, mem, size));
 
-	/* The other way, once more from VRAM */
+	/* In the other direction, with the memory in VRAM again */
 	buffer_write(&self->ram, 0, HUGE_PAGE);
 	ASSERT_EQ(0, gpu_to_vram(self->gpu[0], self->all.mem, self->all.size,
 				 NULL));

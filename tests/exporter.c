@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Exporters that have less to offer, that fail, and that go away.
+ * Exporters that give only some aliases or none, that fail, and that go away.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -21,7 +21,7 @@
 #define DRIVER	"/sys/bus/pci/drivers/vsvm/"
 #define FAULT	"/sys/module/vsvm/parameters/callback_fault"
 
-/* Exporters that give no aliases: all is as if we had never been here. */
+/* Exporters that give no aliases: everything is as without this feature. */
 
 static const char * const fallbacks[] = {
 	"fallback_no_window", "fallback_outside_window", "fallback_callback",
@@ -33,7 +33,7 @@ FIXTURE(no_alias) {
 	uint64_t evicted;
 	uint64_t aliases;
 	uint64_t fallbacks[ARRAY_LEN(fallbacks)];
-	uint64_t asked;		/* of these pages it has asked for an alias, in vain */
+	uint64_t asked;		/* pages for which the importer asked and got no alias */
 };
 
 FIXTURE_VARIANT(no_alias) {
@@ -79,7 +79,7 @@ FIXTURE_TEARDOWN(no_alias)
 {
 	unsigned int i;
 
-	/* All of it has migrated, once, and for the reason that it should. */
+	/* Each page has migrated once, and for the expected reason. */
 	EXPECT_EQ(self->evicted + PAGES, pages_evicted(self->bench.gpu));
 	EXPECT_EQ(self->aliases, stat_read("alias_cpu"));
 	for (i = 0; i < ARRAY_LEN(fallbacks); i++) {
@@ -97,10 +97,10 @@ TEST_F(no_alias, importer_reads_from_ram)
 {
 	struct bench *bench = &self->bench;
 
-	/* To register is no reason to migrate. */
+	/* Registration does not make pages migrate. */
 	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
 
-	/* The first page of each huge one; then it is in RAM */
+	/* Only the first page of each huge page, as then the huge page is in RAM */
 	self->asked = SIZE / HUGE_PAGE;
 	EXPECT_EQ(-1, bench_differs(bench));
 }
@@ -110,14 +110,14 @@ TEST_F(no_alias, importer_writes_to_ram)
 	struct bench *bench = &self->bench;
 	uint64_t before = stat_read(variant->reason);
 
-	/* Who asks for a huge page asks for all of it */
+	/* A request for a huge page counts all of its pages */
 	self->asked = PAGES;
 	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
 	EXPECT_EQ(before + PAGES, stat_read(variant->reason));
 	ASSERT_EQ(0, bench_write_new(bench, PAGE - 1, HUGE_PAGE + 3));
 }
 
-/* A window that covers the first half of VRAM, all of which is in use. */
+/* A window over the first half of VRAM, with all of VRAM in use. */
 
 FIXTURE(partial_window) {
 	struct bench bench;
@@ -145,7 +145,7 @@ FIXTURE_SETUP(partial_window)
 				 &pages));
 	ASSERT_EQ(self->all.size / PAGE, pages);
 
-	/* Each huge page has contents of its own, and so has the word we read. */
+	/* Each huge page has its own pattern, to notice a read of a wrong one. */
 	for (pos = 0; pos < self->all.size; pos += HUGE_PAGE)
 		ASSERT_EQ(0, gpu_fill(bench->gpu, self->all.mem + pos,
 				      HUGE_PAGE, ~pos * 0x9e3779b97f4a7c15));
@@ -187,13 +187,13 @@ TEST_F(partial_window, decides_page_by_page)
 	EXPECT_EQ(inside, pages_in_vram(bench->gpu, self->all.mem,
 					self->all.size));
 	EXPECT_EQ(evicted + outside, pages_evicted(bench->gpu));
-	/* Of each allocation one page is wanted first, and perhaps both */
+	/* Each read needs two pages of an allocation: one or both of them are counted */
 	fallback = stat_read("fallback_outside_window") - fallback;
 	EXPECT_LE(outside / HUGE_PAGE_NR, fallback);
 	EXPECT_GE(2 * outside / HUGE_PAGE_NR, fallback);
 }
 
-/* What fits into a window is in it, whatever else there is room for. */
+/* VRAM in the window is allocated first, even if there is room elsewhere. */
 TEST(window_is_filled_first)
 {
 	struct bench bench;
@@ -210,7 +210,7 @@ TEST(window_is_filled_first)
 	EXPECT_EQ(0, bench_fini(&bench));
 }
 
-/* A callback that finds what a window would. */
+/* A callback that finds the same aliases as a linear window. */
 
 FIXTURE(callback) {
 	struct bench bench;
@@ -264,14 +264,14 @@ TEST_F(callback, that_begins_to_fail_takes_no_alias_back)
 	EXPECT_EQ(-1, bench_differs(bench));
 	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
 
-	/* A read of all of it would fail where they migrate slowly */
+	/* Prefetch, as a read of all pages would fail where they migrate slowly */
 	ASSERT_EQ(0, bench_register(bench));
 	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 0));
 	EXPECT_EQ(-1, bench_differs(bench));
 	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
 }
 
-/* The order of an alias says more than that: it is aligned to that as well. */
+/* The order of an alias promises that the alias is aligned to that order. */
 TEST_F(callback, promises_no_alignment_that_is_not)
 {
 	struct drm_vsvm_residency where;
@@ -284,7 +284,7 @@ TEST_F(callback, promises_no_alignment_that_is_not)
 	EXPECT_EQ(PAGES, where.peer);
 	EXPECT_EQ(variant->advice == MADV_HUGEPAGE ? PAGES : 0, where.huge);
 
-	/* Nobody looks at what would be there */
+	/* The aliases are of other pages now, but residency does not access them */
 	ASSERT_EQ(0, file_write(FAULT, "-3"));
 	ASSERT_EQ(0, gpu_residency(peer, bench->buf.mem, SIZE, &where));
 	ASSERT_EQ(0, file_write(FAULT, "0"));
@@ -332,7 +332,7 @@ static int gpu_unbind(const char *pci)
 	return file_write(DRIVER "unbind", pci);
 }
 
-/* And open it anew, as the first GPU. */
+/* Also open it again, as the first GPU. */
 static int gpu_rebind(struct bench *bench, const char *pci)
 {
 	int err;
@@ -380,7 +380,7 @@ TEST_F(removal, leaves_files_of_no_device)
 	EXPECT_EQ(-ENODEV, gpu_to_vram(bench->gpu, mem, PAGE, NULL));
 	EXPECT_EQ(-ENODEV, gpu_sum(bench->gpu, mem, PAGE, &sum));
 
-	/* A new device does not bring them back. */
+	/* A new device does not make old files work again. */
 	old = dup(bench->gpu);
 	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
 	EXPECT_EQ(-ENODEV, gpu_to_vram(old, mem, PAGE, NULL));
@@ -445,7 +445,7 @@ TEST_F(removal, with_memory_of_two_processes)
 	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
 }
 
-/* The process that has migrated it is gone, but has left it to its child. */
+/* A child inherits memory in VRAM from a process that has exited. */
 struct heir {
 	volatile int stage;
 	volatile ssize_t differs;
@@ -499,7 +499,7 @@ TEST_F(removal, after_the_process_that_migrated_the_memory)
 	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
 }
 
-/* Somebody is at work while the device goes. */
+/* Another thread is at work while the device goes. */
 
 static int importer_adds(struct worker *worker)
 {
@@ -530,7 +530,7 @@ static int memory_moves(struct worker *worker)
 	return err ? err : buffer_differs(buf) == -1 ? 0 : -EILSEQ;
 }
 
-/* Returns what the worker says to it. */
+/* Returns the error of the worker. */
 static int remove_under(struct bench *bench, const char *pci,
 			int (*work)(struct worker *worker))
 {
@@ -576,7 +576,7 @@ TEST_F(removal, under_migration)
 	EXPECT_EQ(-1, bench_differs(&self->bench));
 }
 
-/* Its memory goes at the same time. */
+/* The memory of the process is freed while the device goes. */
 TEST_F(removal, while_a_process_is_killed)
 {
 	struct bench *bench = &self->bench;
@@ -610,7 +610,7 @@ TEST_F(removal, while_a_process_is_killed)
 	EXPECT_EQ(-1, bench_differs(bench));
 }
 
-/* The module. Its users come back to what they had, or keep it from leaving. */
+/* The module. Users keep it from being unloaded, or work as before after a reload. */
 
 static int module_try_unload(void)
 {
@@ -668,7 +668,7 @@ TEST_F(removal, of_a_module_that_comes_back)
 	}
 }
 
-/* A window has counters for each CPU, and more. */
+/* A window has per-CPU counters and other per-CPU memory. */
 TEST(nothing_for_each_cpu_is_left_of_a_window)
 {
 	enum { ROUNDS = 12 };
@@ -690,14 +690,14 @@ TEST(nothing_for_each_cpu_is_left_of_a_window)
 	for (i = 0; i < ROUNDS; i++)
 		ASSERT_EQ(0, system(command));
 
-	/* Some of it is freed a grace period later */
+	/* Some of the memory is freed only after a grace period */
 	end = now() + 10 * slowness();
 	while (percpu_allocations() > before + ROUNDS / 2 && now() < end)
 		usleep(100000);
 	EXPECT_LE(percpu_allocations(), before + ROUNDS / 2);
 }
 
-/* It takes no device that it has not been given: they may be anything. */
+/* The driver binds only devices that it is told to: ivshmem devices may be anything. */
 TEST(driver_waits_to_be_told)
 {
 	char pci[2][32], command[256];

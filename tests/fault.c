@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What fails in the middle of a call: one allocation after the other, one copy from
- * or to user space after the other, each callback of the exporter. The caller is
- * told, and no memory is harmed; then the same call works. What leaks meanwhile
- * kmemleak knows, whom tests/run asks at the end.
+ * Failures in the middle of a call: of each allocation, one after the other, of each
+ * copy from or to user space, and of each callback of the exporter. The call returns
+ * an error and harms no memory; then the same call works. kmemleak finds what leaks:
+ * tests/run asks it at the end.
  *
- * /proc/thread-self/fail-nth has the N-th of them fail in what this thread does. It
- * does not reach what the kernel does elsewhere for a call: soft-RoCE's work. Nor is
- * it for drivers that come up: what ACPI, interrupts and memory hotplug do for them
- * cannot fail without harm.
+ * /proc/thread-self/fail-nth makes the N-th of them fail in calls of this thread. It
+ * does not affect work that the kernel does elsewhere for a call, such as that of
+ * soft-RoCE. It is not used while drivers probe: ACPI, interrupts and memory hotplug
+ * do not survive failures there.
  */
 #include "kselftest_harness.h"
 
@@ -24,7 +24,7 @@
 #define FAIL_NTH	"/proc/thread-self/fail-nth"
 #define FAIL_FUNCTION	DEBUGFS "fail_function/"
 
-/* A call has failed everywhere before this. */
+/* More than the number of operations of a call that can fail. */
 #define MAX_NTH		5000
 
 static int knob(const char *path, const char *name, const char *value)
@@ -35,7 +35,7 @@ static int knob(const char *path, const char *name, const char *value)
 	return file_write(file, value);
 }
 
-/* All kinds, also those that may wait, with no word in the log. */
+/* Let all kinds of allocations fail, also those that may sleep, and log nothing. */
 static int knobs_init(void)
 {
 	int err;
@@ -52,9 +52,9 @@ static int knobs_init(void)
 struct fault {
 	int nth;
 	struct bench bench;
-	uint8_t *next;		/* what will be in the memory of @bench */
+	uint8_t *next;		/* the content of @bench.buf after the call */
 	char node[64];		/* the GPU's */
-	char idle_node[64];	/* that of one that nobody has open */
+	char idle_node[64];	/* that of a GPU that no process has open */
 	char idle_pci[PCI_ADDR_LEN];
 	int edu;
 	int blk;
@@ -62,8 +62,8 @@ struct fault {
 };
 
 /*
- * Have the N-th of what can fail do so. The way back is one as well: if it fails,
- * the call was over before.
+ * Make the N-th operation that can fail do so. The read in nth_end() can fail, too: if
+ * it does, no operation of the call has failed.
  */
 static int nth_begin(struct fault *f, unsigned int n)
 {
@@ -133,7 +133,7 @@ static uint64_t fault_fini(struct fault *f)
 	return bench_fini(&f->bench);
 }
 
-/* Where memory is before a call, and what will be there after it. */
+/* The place of memory before a call, and its content after the call. */
 
 static int in_ram(struct fault *f)
 {
@@ -196,7 +196,7 @@ static int in_vram_registered(struct fault *f)
 	return err ? err : bench_register(&f->bench);
 }
 
-/* A GPU that has had links keeps room for others. */
+/* A GPU that has had links keeps memory for others: only a new GPU has to allocate it. */
 static int in_vram_beside_a_new_gpu(struct fault *f)
 {
 	return in_vram(f) ?: gpu_links_set("") ?:
@@ -204,7 +204,7 @@ static int in_vram_beside_a_new_gpu(struct fault *f)
 	       file_write(VSVM "bind", f->idle_pci);
 }
 
-/* Old, or new, and in one piece as far as a page goes. */
+/* Each page must have its old content or its new content, as a whole. */
 static bool harmed(struct fault *f)
 {
 	struct buffer *buf = &f->bench.buf;
@@ -217,7 +217,7 @@ static bool harmed(struct fault *f)
 	return false;
 }
 
-/* The calls. What they should have done they look at themselves. */
+/* The calls. They check their results themselves. */
 
 static int opens(const char *node)
 {
@@ -260,7 +260,7 @@ static int asks_gpu(struct fault *f)
 	return err || where.vram + where.ram == PAGES ? err : -EILSEQ;
 }
 
-/* As far as it goes: nobody is told of what stays behind. */
+/* Pages that stay behind are not an error. */
 static int moves_to_vram(struct fault *f)
 {
 	return gpu_to_vram(f->bench.gpu, f->bench.buf.mem, SIZE, NULL);
@@ -327,7 +327,7 @@ static int prefetches(struct fault *f)
 			     SIZE, 1);
 }
 
-/* The same from the disk, to see what has been written. */
+/* Read back from the disk, to check what has been written. */
 static int disk_holds(struct fault *f)
 {
 	struct buffer *ram = &f->bench.ram;
@@ -432,7 +432,7 @@ TEST_F(nth, failure_is_told_and_harms_nothing)
 				TH_LOG("%u: nobody was told", n);
 			}
 		}
-		/* Once more, and it works. */
+		/* The same call works now. */
 		EXPECT_EQ(0, variant->call(f)) {
 			TH_LOG("after %u: %s", n, strerror(-err));
 		}
@@ -448,7 +448,7 @@ TEST_F(nth, failure_is_told_and_harms_nothing)
 
 /* Callbacks of the exporter. */
 
-/* Have it fail so many times, -1 for always. -ENOENT if it cannot. */
+/* Make a function fail @times times, -1 for always. -ENOENT if it cannot fail. */
 static int callback_fails(const char *function, int err, int times)
 {
 	char dir[128], text[32];
@@ -466,7 +466,7 @@ static int callback_fails(const char *function, int err, int times)
 	return knob(FAIL_FUNCTION, "probability", "100") ?: ret;
 }
 
-/* Returns how many times are left. */
+/* Returns how many failures are left. */
 static int callback_works(void)
 {
 	FILE *file = fopen(FAIL_FUNCTION "times", "r");
@@ -554,7 +554,7 @@ TEST_F(callback, fails_and_memory_stays_in_vram)
 	EXPECT_EQ(-EFAULT, err);
 	err = edu_copy(self->f.edu, bench->ram.mem, bench->buf.mem, PAGE);
 	EXPECT_EQ(-EFAULT, err);
-	/* Its process dies of it */
+	/* An access by the CPU kills the process */
 	EXPECT_EQ(-EPIPE, child_do(&child));
 	EXPECT_EQ(-EPIPE, child_end(&child));
 	EXPECT_EQ(-1, buffer_differs(&bench->ram));
@@ -583,7 +583,7 @@ TEST_F(callback, fails_and_a_gpu_that_goes_tries_again)
 	EXPECT_LE(0, bench->gpu);
 }
 
-/* It waits for better times, but not for ever. Nobody gets what is not right. */
+/* The driver retries for some time, then drops the memory. No process gets wrong data. */
 TEST_F(callback, fails_for_good_and_a_gpu_goes_all_the_same)
 {
 	struct bench *bench = &self->f.bench;
@@ -607,7 +607,7 @@ TEST_F(callback, fails_for_good_and_a_gpu_goes_all_the_same)
 	EXPECT_LE(0, bench->gpu);
 }
 
-/* Of another GPU's memory, for which there is no room in the IOMMU, perhaps. */
+/* Mapping another GPU's memory fails, as it does if the IOMMU has no room for it. */
 TEST_F(callback, fails_to_map_and_the_page_migrates)
 {
 	struct bench *bench = &self->f.bench;
@@ -648,7 +648,7 @@ TEST_F(callback, fails_and_the_page_migrates)
 	EXPECT_EQ(-1, differs(bench->ram.mem, bench->buf.shadow, PAGE));
 }
 
-/* Which is what DEBUG=1 is for. */
+/* Only a kernel built with DEBUG=1 can make operations fail. */
 static int main_skips(void)
 {
 	bool debug = slowness() > 1;

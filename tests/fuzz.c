@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The ioctls of vsvm, hmm_edu and hmm_blk, with arguments that nobody would think
- * of. Processes of a few threads each make sequences of calls, until they exit or
- * are killed in the middle of one. A call is one that should work, in which
- * something may be wrong, or one that has led to something new before, changed.
+ * A fuzzer for the ioctls of vsvm, hmm_edu and hmm_blk. Processes of a few threads
+ * each make sequences of calls, until they exit or are killed in the middle of a
+ * call. A call is a valid one, perhaps with random errors, or a changed copy of a call
+ * that had a new kind of result before.
  *
- * All memory that a thread passes is in its arena, of which it is known what may
- * be accessed. A call that should work works; one that should not fails, with an
- * error that its header has. What is found is printed, with all calls of the
- * sequence, to be made a test of its own. What calls do to data, and to those who
- * look on, is another matter: see differ.c.
+ * A thread passes memory in its arena, for which the fuzzer knows which accesses are
+ * allowed. A valid call must work. An invalid call must fail with an error that its
+ * header documents. A violation is printed with all calls of the sequence, so that it
+ * can become a test of its own. See differ.c for the effect of calls on data and on
+ * trackers.
  *
  *   FUZZ_S=60	how long, in seconds; up to ten times as long, until each kind of
  *		call has worked once
- *   FUZZ_SEED=	where randomness begins; what runs at the same time is another
- *		matter. Default: the time
+ *   FUZZ_SEED=	the seed of the random numbers, which does not determine how threads
+ *		run in parallel. Default: the time
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,7 +37,7 @@
 
 struct shared *fuzz_shared;
 
-/* What is wrong is printed once, with all that came before it. */
+/* Print only the first violation, with all calls that came before it. */
 void fuzz_fail(struct fuzzer *me, const char *format, ...)
 {
 	va_list args;
@@ -57,7 +57,7 @@ void fuzz_fail(struct fuzzer *me, const char *format, ...)
 	_exit(1);
 }
 
-/* Of a file that is not the device's, or of an unknown call, besides its own. */
+/* Further errors of a call on another file than its device, and of an unknown call. */
 static const int wrong_call[] = { EBADF, ENOTTY, EPERM, EINVAL, EACCES, EOPNOTSUPP };
 
 static bool has_errno(const int *errnos, size_t n, int err)
@@ -68,9 +68,9 @@ static bool has_errno(const int *errnos, size_t n, int err)
 	return false;
 }
 
-/* From addresses, places and files as calls have them to those of a thread. */
+/* Translate addresses, disk offsets and files in a call to those of a thread. */
 
-/* The last part of the disk is nobody's. */
+/* The last part of the disk belongs to no thread. */
 static uint64_t pos_at_home(struct fuzzer *me, uint64_t pos, uint64_t size)
 {
 	if (pos >= DISK_END - DISK_STRIDE)
@@ -105,7 +105,7 @@ static void argument_done(struct fuzzer *me, struct call *was)
 	const struct field *field;
 	struct call is = *was;
 
-	/* Calls of all files, such as FIGETBSZ, have no size in them, and write */
+	/* Generic calls, such as FIGETBSZ, do not encode a size, but write an argument */
 	for (i = size; size && i < ARG_SIZE; i++)
 		if (me->arg[i] != (i < sizeof(was->bytes) ? was->bytes[i] : 0x5a))
 			fuzz_fail(me, "%#x behind the argument, at %#zx", me->arg[i], i);
@@ -221,7 +221,7 @@ static void fuzzer_init(struct fuzzer *me, unsigned int process, unsigned int th
 		fuzz_fail(me, "no memory");
 }
 
-/* Until it is killed, or has had enough, whatever its threads are at. */
+/* Run until killed, or for @ms, whatever the threads are doing then. */
 static void __attribute__((noreturn))
 process_main(unsigned int process, unsigned int threads, unsigned int ms, int of_parent)
 {
@@ -250,15 +250,15 @@ process_main(unsigned int process, unsigned int threads, unsigned int ms, int of
 	_exit(0);
 }
 
-/* What is in use when nobody is at work. */
+/* Counters of references that must be the same before and after. */
 static const char * const in_use[] = {
 	"/proc/sys/fs/file-nr", "/sys/module/vsvm/refcnt", "/sys/module/hmm_edu/refcnt",
 	"/sys/module/hmm_blk/refcnt", "/sys/module/nvme/refcnt",
 };
 
 /*
- * The least of a second, after two without lab/init's heartbeat, whose programs come
- * and go.
+ * Read the smallest values within a second. First stop lab/init's heartbeat for two
+ * seconds, since its programs come and go.
  */
 static void in_use_read(uint64_t *least)
 {
@@ -319,7 +319,7 @@ FIXTURE_SETUP(fuzz)
 	in_use_read(self->in_use);
 }
 
-/* All is free again, and works. */
+/* Everything is free again, and works. */
 FIXTURE_TEARDOWN(fuzz)
 {
 	uint64_t left[ARRAY_LEN(in_use)];
@@ -328,7 +328,7 @@ FIXTURE_TEARDOWN(fuzz)
 
 	for (i = 0; i < 2; i++)
 		EXPECT_EQ(0, vram_leaked(self->gpu[i], self->vram_free[i]));
-	/* What a process has had may go later than the process */
+	/* The references of a process may go later than the process */
 	for (tries = 0; tries < 5; tries++) {
 		in_use_read(left);
 		if (!memcmp(left, self->in_use, sizeof(left)))
@@ -365,7 +365,7 @@ struct process {
 	double end;
 };
 
-/* Its end is its own, or ours to bring about. Returns its status, or -1. */
+/* Wait until a process ends, and kill it after its time. Returns its status, or -1. */
 static int process_end(struct process *process, bool at_once)
 {
 	double end = now() + PATIENCE;
@@ -399,7 +399,7 @@ static bool all_have_worked(void)
 	return true;
 }
 
-/* The other limit is ours, not the harness's. */
+/* The harness's limit is only a backup for the test's own limit, FUZZ_S. */
 TEST_F_TIMEOUT(fuzz, calls_are_as_their_headers_have_them, 7200)
 {
 	const char *seconds = getenv("FUZZ_S");
@@ -409,13 +409,13 @@ TEST_F_TIMEOUT(fuzz, calls_are_as_their_headers_have_them, 7200)
 	unsigned int i;
 
 	TH_LOG("FUZZ_SEED=%lu", fuzz_shared->seed);
-	/* A slow kernel may not have come to much by then */
+	/* On a slow kernel, not all kinds of calls may have worked by then */
 	start = now();
 	for (i = 0; !fuzz_shared->failing &&
 		    now() < start + (all_have_worked() ? 1 : 10) * length;
 	     i = (i + 1) % PROCESSES) {
 		struct process *process = &processes[i];
-		/* Those who come to nothing get longer lives, and signals more rarely */
+		/* Until all kinds work, let processes live longer, with fewer signals */
 		double slow = all_have_worked() ? 1 : 1 + (now() - start) / length;
 		unsigned int threads = 1 + rnd(&parent, THREADS);
 		unsigned int ms = slow * (200 + rnd(&parent, 4000));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the parts of the fuzzer share; see fuzz.c. */
+/* Definitions for all parts of the fuzzer; see fuzz.c. */
 #ifndef FUZZ_H
 #define FUZZ_H
 
@@ -13,7 +13,7 @@
 #define THREADS		3
 #define STEPS		24
 
-/* A process that has been killed is gone after some time, in seconds. */
+/* Seconds after which a process that has been killed must be gone. */
 #define PATIENCE	60
 
 #define DISK		"/dev/nvme0n1"
@@ -21,11 +21,11 @@
 #define DISK_STRIDE	MIB(64)
 #define TASK_END	((1UL << 47) - PAGE)
 
-/* Where an arena is, of which thread: far from all else. */
+/* The first thread's arena, far from other mappings, and the distance of arenas. */
 #define ARENA		(1UL << 44)
 #define ARENA_STRIDE	(1UL << 32)
 
-/* Regions of it, in this order; each of the small ones behind a page of its own. */
+/* Regions of an arena, in this order, with an extra page before each small one. */
 enum { HUGE, HUGETLB, RAM, VRAM0, VRAM1, READONLY, NO_ACCESS, HOLE, SHMEM, FILE_END,
        PRIVATE, REGIONS };
 
@@ -33,14 +33,14 @@ enum { HUGE, HUGETLB, RAM, VRAM0, VRAM1, READONLY, NO_ACCESS, HOLE, SHMEM, FILE_
 #define ARENA_SIZE	(2 * HUGE_PAGE + (REGIONS - 2) * (PAGE + SMALL) + PAGE)
 #define ARENA_PAGES	(ARENA_SIZE / PAGE)
 
-/* Memory of all threads, of no known content, and more than VRAM can hold. */
+/* Memory shared by all threads, with unknown content, and larger than VRAM. */
 #define COMMON		(ARENA + THREADS * ARENA_STRIDE)
 #define COMMON_SIZE	MIB(272)
 
 /* Files */
 enum { GPU0, GPU1, EDU, BLK, RW, RO, WO, SWAP, NOT_A_DISK, OF_PARENT, CLOSED, FDS };
 
-/* What a field of an argument is. */
+/* Types of the fields of an argument. */
 enum { FIELD_END, ADDR, SIZE, CHOICE, PAD, FD, POS };
 
 struct field {
@@ -51,7 +51,7 @@ struct field {
 	uint8_t choices;
 };
 
-/* The calls, as their headers have them. */
+/* The calls, as their headers define them. */
 enum { PREFETCH, OP, RESIDENCY, INFO, COUNTERS, COPY, IO, KINDS,
        PAGE_OUT = KINDS, DROP, PROTECT, UNMAP, FORK, STEP_KINDS };
 
@@ -64,7 +64,7 @@ extern const struct kind {
 	int errnos[12];
 } fuzz_kinds[KINDS];
 
-/* Where the argument is, with room for what no argument is as large as. */
+/* Room for the argument, larger than any argument. */
 #define ARG_SIZE	(5 * PAGE)
 
 enum { ARG_GOOD, ARG_NULL, ARG_KERNEL, ARG_AT_HOLE, ARG_READONLY, ARGS };
@@ -86,19 +86,19 @@ struct call {
 	};
 };
 
-/* What all processes share. */
+/* Shared by all processes. */
 extern struct shared {
 	uint64_t seed;
 	uint64_t sequences;
 	unsigned long calls;
 	unsigned long worked[KINDS];
-	pid_t failing;		/* the process that has found something */
+	pid_t failing;		/* the process that has found a violation */
 	unsigned int corpus_nr;
 	uint8_t seen[1 << 16];
 	struct call corpus[256];
 } *fuzz_shared;
 
-/* Of a page in the arena */
+/* Flags of a page in the arena */
 enum { MAPPED = 1, R = 2, W = 4, ANON = 8 };
 
 struct fuzzer {
@@ -108,14 +108,14 @@ struct fuzzer {
 	uint64_t seed;
 	uint64_t rng;
 	uint8_t *mem;
-	uint8_t *arg;		/* ARG_SIZE, and a hole */
+	uint8_t *arg;		/* ARG_SIZE bytes, and then a hole */
 	uint8_t page[ARENA_PAGES];
 	unsigned int steps;
 	struct call calls[STEPS];
 	int errs[STEPS];
 };
 
-/* How a range may be accessed, or a call go: as wanted, not at all, or who knows. */
+/* May a range be accessed, or should a call work? PERHAPS if it is not known. */
 enum access { NO, YES, PERHAPS };
 
 static inline uint64_t rnd(struct fuzzer *me, uint64_t n)
@@ -164,7 +164,7 @@ static inline size_t region_at(unsigned int region)
 	       2 * HUGE_PAGE + (region - 2) * (PAGE + SMALL) + PAGE;
 }
 
-/* -1: in between */
+/* -1: between two regions */
 static inline int region_of(size_t at)
 {
 	int i;
@@ -180,22 +180,22 @@ static inline uint64_t addr_at_home(struct fuzzer *me, uint64_t addr)
 	return addr - ARENA < ARENA_STRIDE ? addr - ARENA + (uintptr_t)me->mem : addr;
 }
 
-/* fuzz.c. Returns to nobody. */
+/* fuzz.c. Does not return. */
 void fuzz_fail(struct fuzzer *me, const char *format, ...)
 	__attribute__((noreturn, format(printf, 2, 3)));
 
-/* fuzz_calls.c: what calls there are, and how they come about. */
+/* fuzz_calls.c: the calls, and how they are generated. */
 void fuzz_generate(struct fuzzer *me, struct call *call);
-/* Keep a call that has led to something new, for others to change. */
+/* Keep a call that had a new kind of result, as a base for other calls. */
 void fuzz_learn(const struct call *call, int err);
 void fuzz_print(const struct call *call, int err);
 
-/* fuzz_model.c: what memory there is, and which calls should work on it. */
+/* fuzz_model.c: the memory, and which calls should work on it. */
 void fuzz_arena_init(struct fuzzer *me);
 enum access fuzz_should_work(struct fuzzer *me, const struct call *call);
-/* It worked, or was right but failed. */
+/* Check the output of a call to the right file, whether it worked or failed. */
 void fuzz_call_done(struct fuzzer *me, const struct call *call, int err, enum access should);
-/* Do something to memory that is no ioctl. */
+/* Change memory by other means than an ioctl. */
 void fuzz_meddle(struct fuzzer *me, const struct call *call);
 
 #endif

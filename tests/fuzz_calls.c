@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The calls that the fuzzer makes, as their headers have them: one that should
- * work, in which something may be wrong, or one that has led to something new
- * before, changed.
+ * The calls that the fuzzer makes, as their headers define them: valid calls, perhaps
+ * with random errors, and changed copies of calls that had a new kind of result
+ * before.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -49,7 +49,7 @@ const struct kind fuzz_kinds[KINDS] = {
 	}, { EBADF, ENOTBLK, EINVAL, EFAULT, ENOSPC, ETXTBSY, EBUSY, ENOMEM } },
 };
 
-/* To be read */
+/* Printing */
 
 static const char * const region_names[] = {
 	"huge", "hugetlb", "ram", "vram0", "vram1", "readonly", "no_access", "hole",
@@ -99,7 +99,7 @@ void fuzz_print(const struct call *call, int err)
 	printf(") = %d\n", err);
 }
 
-/* What matters of a value, to be new. */
+/* The class of a value: another value of the same class is not a new one. */
 static unsigned int class_of(const struct field *field, uint64_t value, size_t align)
 {
 	static const uint64_t limits[] = {
@@ -135,7 +135,7 @@ void fuzz_learn(const struct call *call, int err)
 	fuzz_shared->corpus[nr % ARRAY_LEN(fuzz_shared->corpus)] = *call;
 }
 
-/* The grammar: a call that should work */
+/* The grammar: a valid call */
 
 static uint64_t some_addr(struct fuzzer *me, size_t align)
 {
@@ -183,7 +183,7 @@ static uint64_t some_value(struct fuzzer *me, const struct field *field, unsigne
 	}
 }
 
-/* ... and what may be wrong with it. */
+/* Random errors in a call */
 
 static uint64_t wild_number(struct fuzzer *me)
 {
@@ -219,7 +219,7 @@ static void mutate_field(struct fuzzer *me, struct call *call, const struct fiel
 		value = wild_addr(me, fuzz_kinds[call->kind].align);
 		break;
 	case SIZE:
-		/* Up to address 0, or about */
+		/* A range that ends at or near address 0 */
 		value = one_in(me, 4) ? -field_get(call, fuzz_kinds[call->kind].fields) :
 					wild_number(me);
 		value += one_in(me, 8) ? rnd(me, 3) * 8 : 0;
@@ -296,7 +296,7 @@ void fuzz_generate(struct fuzzer *me, struct call *call)
 		return;
 	}
 
-	/* edu takes 200 ms for a piece, whoever waits. */
+	/* edu takes 200 ms for each piece while others wait: make fewer copies. */
 	do
 		generate_call(me, call);
 	while (call->kind == COPY && !one_in(me, 4));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The memory that the fuzzer passes to calls, and its model: what may be accessed,
- * and which calls should work. What they do to data is differ.c's to look at.
+ * The memory that the fuzzer passes to calls, and a model of it: which accesses are
+ * allowed, and which calls should work. differ.c tests what they do to data.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -131,7 +131,7 @@ static enum access io_should_work(struct fuzzer *me, const struct hmm_blk_io *io
 		size = DISK_END - io->offset;
 	if ((io->addr | size | io->offset) % 512)
 		return NO;
-	/* It gets as far as the memory is good, or the disk. */
+	/* The request is done up to the end of the valid memory, or of the disk. */
 	if (may_access(me, io->addr, 512, want) == NO)
 		return NO;
 	return size == io->size && may_access(me, io->addr, size, want) == YES ? YES : PERHAPS;
@@ -182,7 +182,7 @@ enum access fuzz_should_work(struct fuzzer *me, const struct call *call)
 	}
 }
 
-/* What a call did */
+/* Checks of the output of a call */
 
 static void edu_done(struct fuzzer *me, const struct hmm_edu_copy *copy, int err)
 {
@@ -234,7 +234,7 @@ void fuzz_call_done(struct fuzzer *me, const struct call *call, int err,
 	}
 }
 
-/* What else happens to memory, only to what can be told. */
+/* In arenas, change only the thread's own anonymous pages, which the model follows. */
 void fuzz_meddle(struct fuzzer *me, const struct call *call)
 {
 	static const int prots[] = { PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE };

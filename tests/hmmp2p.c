@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The command hmmp2p: what it shows is what the kernel says, and what has
- * happened; and how it behaves among other commands.
+ * The command hmmp2p: it shows what the kernel reports and what has happened, and
+ * it behaves like other commands.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -25,7 +25,7 @@
 
 #define NOBODY	65534
 
-/* What a device finds, and what is said of it, is TOPOLOGY's to say. */
+/* The route of a device, and the text about it, depend on TOPOLOGY. */
 static const struct expected {
 	const char *topology;
 	const char *route;
@@ -50,7 +50,7 @@ static const struct expected *expect(void)
 	return &expected[0];
 }
 
-/* The exit status of a script. $HMMP2P is the program, $T a directory. */
+/* Returns the exit status of a script. $HMMP2P is the program, $T a directory. */
 static int sh(const char *script)
 {
 	int status = system(script);
@@ -73,7 +73,7 @@ static int sh_as(uid_t uid, const char *script)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -EPIPE;
 }
 
-/* The same, where the two files of debugfs are others, printf's formats. */
+/* The same, with other contents of the two debugfs files, given as formats of printf. */
 static int sh_with(const char *topology, const char *windows,
 		   const char *script)
 {
@@ -85,7 +85,7 @@ static int sh_with(const char *topology, const char *windows,
 		  " mount --bind $T/windows /sys/kernel/debug/hmm_p2pdma/windows && eval \"$SCRIPT\"'");
 }
 
-/* Is there such a line in the text? 0 or 1, as grep has it; else it failed. */
+/* Is there such a line in the text? 0 or 1, as grep returns it; else an error. */
 static int text(const char *args, const char *regex)
 {
 	char script[512];
@@ -96,7 +96,7 @@ static int text(const char *args, const char *regex)
 	return sh(script);
 }
 
-/* Does jq find it true? It gets an array, of the objects in each line. */
+/* Is the filter of jq true? Its input is an array of the objects of all lines. */
 static bool json_is(const char *filter)
 {
 	setenv("FILTER", filter, 1);
@@ -217,7 +217,7 @@ TEST_F(topo, leaves_out_what_does_not_import)
 	EXPECT_TRUE(json("topo -j", "all(.[].importers[]; .driver != \"virtio-pci\")"));
 }
 
-/* A bridge to PCI has class 0604. */
+/* A bridge to a PCI bus has class 0604. */
 TEST_F(topo, with_all_lists_each_function_that_has_a_driver)
 {
 	EXPECT_EQ(0, sh("for f in /sys/bus/pci/devices/*; do "
@@ -240,7 +240,7 @@ TEST_F(topo, says_why_a_route_is_not_direct)
 	EXPECT_EQ(0, text("topo", "^  $GPU1 from .*$EDU.*: $ROUTE$"));
 }
 
-/* They are those right above the devices. */
+/* The ports that redirect are those right above the devices. */
 TEST_F(topo, names_the_ports_that_redirect)
 {
 	if (strcmp(expect()->topology, "acs")) {
@@ -254,14 +254,14 @@ TEST_F(topo, names_the_ports_that_redirect)
 	EXPECT_EQ(0, sh("$HMMP2P topo -j | jq -r '.routes[] | select(.importer == $ENV.EDU).redirect[]' | sort -u |"
 			"diff - $T/ports"));
 
-	/* One list for all, and each port once */
+	/* One list for all pairs, with each port once */
 	EXPECT_EQ(0, text("topo", "^ *pci=disable_acs_redir=[0-9a-f:.;]+$"));
 	EXPECT_EQ(0, sh("sed -n 's/^ *pci=disable_acs_redir=//p' $T/text | tr ';' '\\n' | sort >$T/list;"
 			"uniq -d $T/list >$T/twice; comm -13 $T/list $T/ports >$T/missing;"
 			"! cat $T/twice $T/missing | grep ."));
 }
 
-/* By a link the first reaches the second, and not the other way round. */
+/* By this link GPU 0 reaches GPU 1, and not the other way round. */
 TEST_F(topo, shows_private_links)
 {
 	char links[256];
@@ -291,7 +291,7 @@ TEST_F(topo, shows_windows)
 	snprintf(size, sizeof(size), "%llu", info.window_size);
 	setenv("SIZE", size, 1);
 
-	/* The BAR is the third */
+	/* The BAR of the window is the third */
 	ASSERT_EQ(0, sh("printf '%d\\n' $(sed -n '3s/ .*//p' /sys/bus/pci/devices/$GPU0/resource) >$T/start"));
 	EXPECT_EQ(0, sh("$HMMP2P topo -j | jq '.windows[0].start' | cmp - $T/start"));
 	EXPECT_TRUE(json("topo -j", "[.[].windows[] | select(.exporter == $ENV.GPU0) |"
@@ -339,7 +339,7 @@ TEST_F(topo, says_that_it_is_switched_off)
 	EXPECT_TRUE(json("stat -j", ".[0].enabled"));
 }
 
-/* What no topology of the lab has */
+/* Cases that no topology of the lab has */
 
 #define MANY_ROUTES							\
 	"exporter=0000:04:00.0 importer=0000:05:00.0 route=iommu redirect=0000:02:01.0;0000:02:02.0;0000:0...\\n" \
@@ -376,7 +376,7 @@ TEST_F(topo, understands_what_later_kernels_may_say)
 	EXPECT_EQ(0, sh("grep -q 'not trust the host bridge 8086:29c0' $T/text"));
 }
 
-/* One for all pairs, as the kernel heeds only one; and it is not all. */
+/* One parameter for all pairs, as the kernel uses only one; here it is not complete. */
 TEST_F(topo, merges_boot_parameters)
 {
 	EXPECT_EQ(0, sh_with_many("$HMMP2P topo -a >$T/text"));
@@ -417,7 +417,7 @@ FIXTURE_TEARDOWN(stat)
 	sh("rm -r $T");
 }
 
-/* The samples of $T/old and $T/json: what has been counted since, of $i. */
+/* since(f): how far the counters that f selects grew from $T/old to $T/new. */
 #define SINCE								\
 	"def since(f): (.[1] | f) as $new | (.[0] | f) as $old |"	\
 	" $new | with_entries(select(.key | endswith(\"_pages\")) |"	\
@@ -466,7 +466,7 @@ static int edu_read(const struct buffer *buf)
 	return err;
 }
 
-/* Memory of the second GPU; just to look at it does not make it migrate. */
+/* Memory of the second GPU; gpu_residency() does not make it migrate. */
 TEST_F(stat, counts_pages_by_route)
 {
 	int gpus[2] = { gpu_open(0), gpu_open(1) };
@@ -543,7 +543,7 @@ TEST_F(stat, counts_what_has_no_window_apart)
 	EXPECT_EQ(0, bench_fini(&self->bench));
 }
 
-/* Exact counts of what others do are nobody's business. */
+/* Exact counts would tell any user what other processes do. */
 TEST_F(stat, is_for_root_and_says_so)
 {
 	EXPECT_EQ(1, sh_as(NOBODY, "$HMMP2P stat >$T/text 2>$T/err"));
@@ -559,12 +559,12 @@ TEST_F(stat, is_for_root_and_says_so)
 
 /* With -i */
 
-/* ... of what has happened until now, and after. */
+/* Wait for two more samples: the second one covers only time after this. */
 #define TWO_MORE							\
 	"n=$(wc -l <$T/json);"						\
 	"until [ $(wc -l <$T/json) -ge $((n + 2)) ]; do sleep 0.05; done;"
 
-/* Returns once there is a sample. */
+/* Returns when there is a sample. */
 static int start(const char *args)
 {
 	char script[256];
@@ -576,7 +576,7 @@ static int start(const char *args)
 	return sh(script);
 }
 
-/* The program's exit status. */
+/* Returns the program's exit status. */
 static int finish(void)
 {
 	return sh("until [ -s $T/status ]; do sleep 0.1; done; exit $(cat $T/status)");
@@ -614,7 +614,7 @@ TEST_F(stat, rates_in_text_are_those_of_the_json)
 	EXPECT_EQ(0, sh("head -1 $T/text | grep -q '^  seconds  pages/s  '"));
 }
 
-/* Their counters begin anew, and those of the old ones are nowhere. */
+/* The counters of a new window begin at 0, and those of an old window are lost. */
 TEST_F(stat, rates_survive_windows_that_come_and_go)
 {
 	int i;
@@ -631,7 +631,7 @@ TEST_F(stat, rates_survive_windows_that_come_and_go)
 	ASSERT_EQ(0, vsvm_reload(""));
 	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
 	EXPECT_EQ(0, bench_fini(&self->bench));
-	/* What a window did that no sample has seen is in the total alone */
+	/* Pages of a window that goes before the next sample count only in the total */
 	ASSERT_EQ(0, sh(TWO_MORE));
 	ASSERT_EQ(0, vsvm_reload(""));
 	ASSERT_EQ(0, sh(TWO_MORE "kill $(cat $T/pid)"));
@@ -646,7 +646,7 @@ TEST_F(stat, rates_survive_windows_that_come_and_go)
 			    "select(.key | endswith(\"_per_s\")); .value >= 0)"));
 }
 
-/* ... between two samples. */
+/* The window is replaced between two samples. */
 TEST_F(stat, rates_of_a_window_that_was_replaced)
 {
 	EXPECT_EQ(0, sh_with("", "exporter=a start=1 size=1 lookup=linear cpu_map=1 pages=0 alias_cpu=9999 alias_bus=00\n",
@@ -658,7 +658,7 @@ TEST_F(stat, rates_of_a_window_that_was_replaced)
 			    "all(.[]; .gone.alias_cpu_pages_per_s == 0)"));
 }
 
-/* It goes on until nobody listens. */
+/* The command goes on until no process reads its output. */
 TEST_F(stat, samples_come_at_once)
 {
 	EXPECT_EQ(0, sh("timeout 20 sh -c '{ $HMMP2P stat -ji 0.1; echo $? >$T/status; } |"
@@ -667,7 +667,7 @@ TEST_F(stat, samples_come_at_once)
 	EXPECT_EQ(0, sh("[ $(cat $T/status) -eq 1 ]"));
 }
 
-/* Among other commands */
+/* Behaviour as a command */
 
 FIXTURE(command) {
 };
@@ -733,7 +733,7 @@ TEST_F(command, output_that_is_lost_is_an_error)
 	}
 }
 
-/* There is always a route that is red: from nowhere. */
+/* These routes include one that is red: none. */
 TEST_F(command, colours_are_for_terminals)
 {
 	EXPECT_EQ(0, sh_with_many("$HMMP2P topo -a >$T/text"));

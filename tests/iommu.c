@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * An IOMMU knows what a device may still reach. Here it has had nothing to stop
- * in all that has run before; but it stops the DMA that comes too late, when the
- * kernel has taken the mapping away. For that, we are the ones who start edu's
- * engine, with what its driver has left in its registers.
+ * An IOMMU knows which memory a device may still reach. It must have stopped nothing
+ * in all tests that ran before, but it must stop DMA that comes too late, after the
+ * kernel has removed the mapping. To test that, we start edu's engine ourselves, with
+ * the addresses that its driver has left in its registers.
  *
- * Run this last: it looks at the log of all that was before.
+ * Run this last: it checks the log of all tests before it.
  */
 #include "kselftest_harness.h"
 
@@ -32,7 +32,7 @@ TEST(nothing_has_been_stopped_since_boot)
 
 	ASSERT_TRUE(has_iommu());
 
-	/* All of the log: what the kernel has in memory may have wrapped. */
+	/* The whole log of the console: the kernel's buffer may have wrapped. */
 	snprintf(path, sizeof(path), "%s", getenv("LAB_CONSOLE"));
 	file = fopen(path, "r");
 	ASSERT_NE(NULL, file);
@@ -50,8 +50,8 @@ TEST(nothing_has_been_stopped_since_boot)
 }
 
 /*
- * A copy of two pages, that has done the first one and sleeps over the second:
- * it has mappings, and the engine is idle.
+ * A copy of two pages that has copied the first one and sleeps in a fault on the
+ * second one: it has mappings, and the engine is idle.
  */
 FIXTURE(late) {
 	char pci[PCI_ADDR_LEN];
@@ -102,7 +102,7 @@ static int copy_end(FIXTURE_DATA(late) *self)
 	return self->err;
 }
 
-/* The address in a register, when the engine has one there that is not its own. */
+/* Wait for an address in a register that is not of the engine's own buffer. */
 static uint64_t wait_for_iova(FIXTURE_DATA(late) *self, int reg)
 {
 	double end = now() + 5;
@@ -122,7 +122,7 @@ static void engine_wait(FIXTURE_DATA(late) *self)
 		usleep(1000);
 }
 
-/* Between the device's buffer and memory, as its driver does, but for the IRQ. */
+/* DMA between the device's buffer and memory, like the driver's but without an IRQ. */
 static void engine_run(FIXTURE_DATA(late) *self, uint64_t iova, bool write)
 {
 	edu_write(self->regs, EDU_DMA_SRC, write ? EDU_BUFFER : iova);
@@ -133,7 +133,7 @@ static void engine_run(FIXTURE_DATA(late) *self, uint64_t iova, bool write)
 	engine_wait(self);
 }
 
-/* Change what is there, and leave it where it is. */
+/* Change the content of the first page, and leave the page where it is. */
 static int change(FIXTURE_DATA(late) *self, bool in_vram)
 {
 	if (in_vram)
@@ -148,7 +148,7 @@ static ssize_t differs_in_place(FIXTURE_DATA(late) *self, bool in_vram)
 			 buffer_differs(&self->to);
 }
 
-/* All of the BAR, so that nothing has changed anywhere in it; 0 on errors. */
+/* A checksum of the whole BAR, to detect any change in it; 0 on errors. */
 static uint64_t vram_sum(FIXTURE_DATA(late) *self)
 {
 	uint64_t *vram, sum = 0;
@@ -180,13 +180,13 @@ static bool wait_for_fault(FIXTURE_DATA(late) *self, int log, uint64_t iova,
 	return false;
 }
 
-/* Do it, and have the IOMMU say that it did not happen. */
+/* Start DMA, and wait for the IOMMU to report that it has stopped it. */
 static bool is_stopped(FIXTURE_DATA(late) *self, uint64_t iova, bool write)
 {
 	int tries, log = log_open();
 	bool stopped = false;
 
-	/* The log has a limit: it takes a few faults in five seconds */
+	/* The log is rate-limited to a few faults in five seconds */
 	for (tries = 0; tries < 8 && !stopped; tries++) {
 		if (tries)
 			sleep(1);
@@ -245,8 +245,8 @@ FIXTURE_TEARDOWN(late)
 }
 
 /*
- * While there is a mapping, what we do works: the buffer has what was in the
- * memory, and the memory what is in the buffer. It stays there.
+ * While there is a mapping, our DMA works, from the memory to the device's buffer and
+ * back. The memory stays where it is.
  */
 #define EXPECT_REACHES_MEMORY() do {					\
 	uint8_t __page[PAGE];						\
@@ -260,7 +260,7 @@ FIXTURE_TEARDOWN(late)
 	ASSERT_EQ(-1, differs_in_place(self, variant->vram));		\
 } while (0)
 
-/* Nothing gets through, in either direction. */
+/* DMA is stopped in both directions. */
 #define EXPECT_IS_STOPPED(_in_vram) do {				\
 	uint64_t __sum;							\
 									\
@@ -290,12 +290,12 @@ TEST_F(late, dma_after_migration_is_stopped)
 		     gpu_to_vram(self->gpu, self->to.mem, PAGE, NULL));
 	EXPECT_IS_STOPPED(!variant->vram);
 
-	/* The device has not seen what is there now. */
+	/* The device has not read the current content. */
 	engine_run(self, self->from_iova, true);
 	EXPECT_NE(-1, differs(self->from.mem, self->to.shadow, PAGE));
 	ASSERT_FALSE(self->done);
 
-	/* The rest of the copy goes to a mapping of its own. */
+	/* The rest of the copy uses a mapping of its own. */
 	ASSERT_EQ(0, copy_end(self));
 	memcpy(self->to.shadow + PAGE, self->from.shadow + PAGE, PAGE);
 	EXPECT_EQ(-1, buffer_differs(&self->to));

@@ -12,10 +12,10 @@
 #include "leaks.h"
 
 /*
- * The kernel keeps some of what it has allocated for the next one, and files that
- * are looked at leave something behind. So much is not told from a leak; one that
- * happens each time something is done is more. The records of processes, which
- * are all gone, are exact.
+ * The kernel caches some freed objects, and files leave objects behind when they are
+ * read. Growth within the slack cannot be told from a leak; a leak that happens each
+ * time an operation is done grows beyond it. Records of processes have no slack, as
+ * all of the processes are gone.
  */
 #define SLAB_SLACK	256
 #define SLAB_PERCENT	5
@@ -53,9 +53,9 @@ static void read_vram(struct figures *figures)
 #define KHUGEPAGED	"/sys/kernel/mm/transparent_hugepage/khugepaged/"
 
 /*
- * What is free may sit in caches, on each CPU, and a CPU that is idle goes on to
- * use the page tables of a process that is gone. khugepaged, who sleeps up to a
- * minute, may keep one that it has been looking at.
+ * Free memory may be in per-CPU caches, and an idle CPU goes on using the page tables
+ * of a process that is gone: run on each CPU. khugepaged may hold a process that it
+ * has been scanning while it sleeps, up to a minute: let it sleep for less.
  */
 static void tidy_up(void)
 {
@@ -93,7 +93,7 @@ static void read_slab(struct figures *figures)
 	while (file && fgets(line, sizeof(line), file)) {
 		if (sscanf(line, "%63s %lld", name, &objects) != 2)
 			continue;
-		/* What is kept of others is not theirs */
+		/* These caches track objects of other caches */
 		if (!strncmp(name, "debug_objects", 13) || !strncmp(name, "kmemleak", 8))
 			continue;
 		if (!strcmp(name, "mm_struct"))
@@ -107,8 +107,8 @@ static void read_slab(struct figures *figures)
 }
 
 /*
- * In KiB: what was allocated piecemeal, by the function that did. Memory for the code
- * of modules comes in huge pages.
+ * In KiB: memory that was allocated page by page, for each function that allocates.
+ * Memory for the code of modules comes in huge pages.
  */
 static void read_vmalloc(struct figures *figures)
 {
@@ -136,7 +136,7 @@ static void read_vmalloc(struct figures *figures)
 		fclose(file);
 }
 
-/* In KiB: free, but each CPU keeps some for itself. */
+/* In KiB: free memory that each CPU keeps for itself. */
 static long long free_on_cpus(void)
 {
 	long long pages = 0, count;
@@ -152,7 +152,7 @@ static long long free_on_cpus(void)
 	return pages * (PAGE / 1024);
 }
 
-/* In KiB: what processes leave behind, and what nobody accounts for. */
+/* In KiB: memory that processes leave behind, and memory without any counter. */
 static void read_ram(struct figures *figures)
 {
 	static const char * const theirs[] = {
@@ -183,7 +183,7 @@ static void read_ram(struct figures *figures)
 			rest += kib;
 		if (!strcmp(name, "SwapTotal"))
 			swap += kib;
-		/* What is cached there may have no other user any more */
+		/* Swap space of pages in the swap cache may have no other user */
 		if (!strcmp(name, "SwapFree") || !strcmp(name, "SwapCached"))
 			swap -= kib;
 	}
@@ -191,7 +191,7 @@ static void read_ram(struct figures *figures)
 		fclose(file);
 	add(figures, "ram", "rest", rest, RAM_SLACK_KIB);
 	add(figures, "ram", "pieces for each CPU", percpu_allocations(), PERCPU_SLACK);
-	/* Others are swapped out as well, and stay there until they run */
+	/* Other processes are swapped out as well, and stay there until they run */
 	add(figures, "ram", "swap", swap, RAM_SLACK_KIB);
 }
 
@@ -209,7 +209,7 @@ static void read_modules(struct figures *figures)
 		fclose(file);
 }
 
-/* Of the drivers that map memory of processes. */
+/* DMA mappings of the drivers that map memory of processes. */
 static void read_dma(struct figures *figures)
 {
 	static const char * const drivers[] = { "vsvm", "hmm_edu", "nvme" };

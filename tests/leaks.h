@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the machine has in use, in figures that should be the same once all who
- * used it are gone.
+ * Figures of the machine's resources in use, which should be the same again when all
+ * users are gone.
  */
 #ifndef LEAKS_H
 #define LEAKS_H
 
 #include <stddef.h>
 
-/* @slack: how much more is nobody's loss; see leaks.c for why. */
+/* @slack: how much growth is no leak; see leaks.c for the reason. */
 struct figure {
 	char name[80];
 	long long value;
@@ -20,13 +20,13 @@ struct figures {
 	struct figure figure[1024];
 };
 
-/* Caches are shrunk first. */
+/* Shrinks caches first. */
 void figures_read(struct figures *figures);
 
 /*
- * Wait for what goes away later than its last user, until no figure that begins
- * with @prefix is larger than before, or for so many seconds. Prints those that
- * are, and returns how many; -1 if there is no such figure.
+ * Wait until no figure that begins with @prefix is larger than before, as resources
+ * may go away later than their last user, but no longer than @seconds. Prints the
+ * figures that are larger, and returns how many; -1 if there is no such figure.
  */
 int figures_grown(const struct figures *before, const char *prefix,
 		  double seconds);

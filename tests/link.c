@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Private links between GPUs: who uses whose memory over them, where it is; which
- * way wins; that nothing is used over a link that is down; memory that moves from
- * GPU to GPU; and the parameter of the driver that says which links there are.
+ * Private links between GPUs: which GPU uses whose memory over them, where it is;
+ * whether a link or PCI is used; that no memory is used over a link that is down;
+ * memory that moves from GPU to GPU; and the driver's parameter that sets the links.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -53,10 +53,10 @@ static void close_gpus(const int *gpus)
 		close(gpus[i]);
 }
 
-/* What has happened to pages, to see what a request does to them. */
+/* Counters of what happens to pages, to see what a request does to them. */
 struct tracks {
 	struct drm_vsvm_counters gpu[NR_GPUS];
-	uint64_t aliases;	/* that devices have had */
+	uint64_t aliases;	/* given to devices */
 };
 
 static struct tracks tracks_read(const int *gpus)
@@ -105,8 +105,8 @@ static uint64_t pages_linked(int gpu, const struct buffer *buf)
 }
 
 /*
- * Shapes of links: for each importer, in a row, whether it has a link to each
- * exporter: l; or is that itself: x.
+ * Shapes of links. Each row is an importer, and each column an exporter: l if there
+ * is a link, x if both are the same GPU.
  */
 
 FIXTURE(shape) {
@@ -188,7 +188,7 @@ TEST_F(shape, is_what_residency_tells)
 		EXPECT_EQ(!own && !link && !reachable() ? PAGES : 0, where.none);
 		EXPECT_EQ(0, where.ram);
 
-		/* Its own stays its own. */
+		/* A GPU's own memory still counts as its own. */
 		ASSERT_EQ(0, residency(gpu, buf->mem, SIZE, DRM_VSVM_PREFER_PCI,
 				       &where));
 		EXPECT_EQ(own ? PAGES : 0, where.vram);
@@ -238,7 +238,7 @@ TEST_F(shape, is_how_gpus_use_the_memory_of_others)
 	}
 }
 
-/* The new owner asks for it, and the old one writes it: both ways take a link. */
+/* Needs a link both ways: the new owner asks for pages, and the old one writes them. */
 TEST_F(shape, is_how_memory_moves_from_gpu_to_gpu)
 {
 	struct buffer *buf = &self->buf;
@@ -282,13 +282,13 @@ TEST_F(shape, is_read_back_as_it_was_set)
 	ASSERT_EQ(0, gpu_links_get(again, sizeof(again)));
 	EXPECT_STREQ(links, again);
 
-	/* As many as there are */
+	/* The links that were read back have an effect */
 	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpus[1], 0, SIZE));
 	EXPECT_EQ(variant->rows[0][1] == 'l' ? PAGES : 0,
 		  pages_linked(self->gpus[0], &self->buf));
 }
 
-/* Four GPUs in a line, but for the last; memory that is in the middle one. */
+/* Three GPUs in a line, and a fourth without links. The memory is in the middle GPU. */
 
 FIXTURE(link) {
 	int gpus[NR_GPUS];
@@ -357,7 +357,7 @@ TEST_F(link, carries_copies)
 	buffer_write(&other, 0, SIZE);
 	ASSERT_EQ(0, buffer_to_vram(&other, self->gpus[0], 0, SIZE));
 
-	/* By the third, which reaches one over a link and not the other */
+	/* By GPU 0, between its own memory and memory that it reaches over a link */
 	before = tracks_read(self->gpus);
 	ASSERT_EQ(0, gpu_copy(self->gpus[0], other.mem + 8,
 			      buf->mem + PAGE - 8, HUGE_PAGE));
@@ -372,7 +372,7 @@ TEST_F(link, carries_copies)
 	buffer_unmap(&other);
 }
 
-/* Memory of three kinds at once, of which one is in RAM. */
+/* Memory in three places at once, one of which is RAM. */
 TEST_F(link, is_one_way_among_others)
 {
 	struct buffer *buf = &self->buf;
@@ -390,7 +390,7 @@ TEST_F(link, is_one_way_among_others)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[0]));
 }
 
-/* A child's pages are the same as ours until somebody writes. */
+/* A child shares our pages until one of us writes. */
 
 static int child_sees_its_own(void *arg)
 {
@@ -402,7 +402,7 @@ TEST_F(link, does_not_write_what_a_child_shares)
 	struct buffer *buf = &self->buf;
 	struct child child;
 
-	/* It is mapped, for writing */
+	/* The GPU has mapped the memory, for writing */
 	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], 0, SIZE));
 	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, buf));
 	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], PAGE, HUGE_PAGE));
@@ -438,9 +438,9 @@ TEST_F(link, reads_and_does_not_write_read_only_memory)
 	EXPECT_EQ(PAGES, pages_linked(self->gpus[0], buf));
 }
 
-/* Links that go down: what was mapped over them is not used any more. */
+/* Links that go down: memory mapped over them is not used any more. */
 
-/* Is all of it asked for once more? */
+/* Are all pages looked up again? */
 #define EXPECT_LOOKED_UP(_before, _after) do {				\
 	if (reachable()) {						\
 		EXPECT_LE((_before).aliases + PAGES, (_after).aliases);	\
@@ -480,7 +480,7 @@ TEST_F(link, that_went_down_leaves_the_others_alone)
 	EXPECT_EQ(0, pages_linked(self->gpus[0], buf));
 }
 
-/* Only its other direction is left, which is of no use to this one. */
+/* Only the other direction of the link is left, which GPU 0 cannot use. */
 TEST_F(link, half_of_which_went_down_is_used_no_more)
 {
 	struct buffer *buf = &self->buf;
@@ -513,7 +513,7 @@ static int use_memory_of_ones_own(void *arg)
 	return err ? err : buffer_xor(&other.buf, other.gpus[0], 0, SIZE);
 }
 
-/* On the child's side: link down, by whom it does not matter, and once more. */
+/* In the child: another process takes the link down, and the GPU uses memory again. */
 static int lose_the_link(void *arg)
 {
 	struct tracks before, after;
@@ -555,7 +555,7 @@ TEST_F(link, that_went_down_is_so_for_all_processes)
 	EXPECT_LOOKED_UP(before, after);
 }
 
-/* What is mapped over PCI stays so, as it is not wrong. */
+/* Existing mappings over PCI are still valid, and stay. */
 TEST_F(link, that_comes_up_is_used_for_what_is_mapped_next)
 {
 	struct buffer *buf = &self->buf;
@@ -607,7 +607,7 @@ static void *move_about(void *arg)
 	return NULL;
 }
 
-/* In one piece, as others are at work on it; where each word is, is seen later. */
+/* Sum all words in one operation, as others use the memory. Places are checked later. */
 static int sum_is_wrong(int gpu, const struct buffer *buf)
 {
 	const uint64_t *words = (uint64_t *)buf->shadow;
@@ -634,14 +634,14 @@ static int run_under_flaps(const int *gpus, struct buffer *buf, bool moves)
 		return -ENOMEM;
 	if (moves && pthread_create(&mover.thread, NULL, move_about, &mover))
 		return -ENOMEM;
-	/* A slow kernel may not have come to much in 10 s */
+	/* A slow kernel may not have done enough rounds in 10 s */
 	for (i = 0; !err && (i < 100 || flaps.count < MIN_FLAPS) &&
 	     time(NULL) - start < (i < MIN_ROUNDS || flaps.count < MIN_FLAPS ? 100 : 10);
 	     i++) {
 		err = buffer_xor(buf, gpus[i % 3], 8 * (i % 3), SIZE - 16);
 		if (!err)
 			err = sum_is_wrong(gpus[(i + 1) % 3], buf);
-		/* It may have gone to where it was used */
+		/* The memory may have migrated to the GPU that used it */
 		if (!err && !moves)
 			err = gpu_to_vram(gpus[MIDDLE], buf->mem, SIZE, NULL);
 	}
@@ -666,7 +666,7 @@ TEST_F(link, flaps_while_memory_moves)
 	EXPECT_EQ(0, run_under_flaps(self->gpus, &self->buf, true));
 }
 
-/* The other end goes, and comes back. */
+/* The GPU at the other end is unbound, and bound again. */
 
 struct user {
 	pthread_t thread;
@@ -724,7 +724,7 @@ TEST_F(link, to_a_gpu_that_goes_is_missed_by_nobody)
 		EXPECT_STREQ(LINE, links);
 		EXPECT_EQ(-1, buffer_differs(buf));
 
-		/* The links are back with it. */
+		/* The links come back with the GPU. */
 		ASSERT_EQ(0, file_write(DRIVER "bind", pci));
 		close(self->gpus[MIDDLE]);
 		self->gpus[MIDDLE] = gpu_open(MIDDLE);
@@ -743,7 +743,7 @@ TEST_F(link, to_a_gpu_that_goes_is_missed_by_nobody)
 	}
 }
 
-/* It has mapped memory of the other, and not the other way round. */
+/* The GPU that goes has mapped memory of the other one, not the other way round. */
 TEST_F(link, of_a_gpu_that_goes_itself)
 {
 	struct buffer *buf = &self->buf;
@@ -832,9 +832,10 @@ TEST_F(parameter, is_read_as_it_is_written)
 }
 
 /*
- * A process that keeps its mmap lock: it has a page of a file in a file system of its
- * own, whose daemon fails to read it once, and the second time says nothing. With the
- * lock held for reading until then, another thread waits for it to write.
+ * A process that holds its mmap lock: it faults on a page of a file in a FUSE file
+ * system, whose daemon fails the first read of the page and does not answer the second
+ * one. The fault holds the lock for reading while it waits for the second read, and
+ * another thread waits to take the lock for writing.
  */
 struct keeper {
 	int reads;
@@ -995,7 +996,7 @@ TEST(that_goes_waits_for_no_process)
 	EXPECT_EQ(0, gpu_links_set(links_before));
 }
 
-/* The kernel's own tests, as the log tells of them. */
+/* Run the kernel's own tests, and take their results from the log. */
 static void kunit(struct __test_metadata *_metadata, const char *module, int want)
 {
 	int passed = 0, failed = 0, suite = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The machine under the tests: devices that come and go, PCI registers, and
- * QEMU's monitor, which is at ttyS2. For the few tests that pull the ground from
- * under others. Functions return 0 or a negative errno, unless they say
+ * The machine that runs the tests: devices that come and go, PCI registers, and
+ * QEMU's monitor, which is at ttyS2. For the few tests that remove devices while they
+ * are in use. Functions return 0 or a negative errno, unless their comment says
  * otherwise.
  */
 #ifndef MACHINE_H
@@ -37,14 +37,14 @@
 #define PCI_ADDR_LEN	16
 #define MONITOR		"/dev/ttyS2"
 
-/* Seconds, for what takes a moment: hangs are for ever. */
+/* Limit in seconds for operations that take a moment: only a hang takes longer. */
 #define PROMPT	(30 * slowness())
 
 extern char **environ;
 
 /*
- * Run a shell command. What hangs in it hangs in a process of its own, which
- * takes no copy of our memory, as fork() would: -ETIMEDOUT, and it is left alone.
+ * Run a shell command in a process of its own, without the copy of our memory that
+ * fork() makes. If it hangs, command_wait() returns -ETIMEDOUT and leaves it alone.
  */
 static inline int command_start(pid_t *pid, const char *format, ...)
 {
@@ -71,7 +71,7 @@ static inline int command_wait(pid_t pid, double seconds)
 	return status ? -EIO : 0;
 }
 
-/* The RDMA device, which is of software. */
+/* The software RDMA device. */
 static inline int rxe_delete(void)
 {
 	pid_t pid;
@@ -88,7 +88,7 @@ static inline int rxe_add(void)
 	return err ? err : command_wait(pid, PROMPT);
 }
 
-/* All tasks but us stop, and go on again; -EBUSY if one does not stop. */
+/* Freeze and thaw all tasks but the current one; -EBUSY if one does not freeze. */
 static inline int machine_freeze(void)
 {
 	int err, err2;
@@ -105,7 +105,7 @@ static inline int machine_freeze(void)
 	return err ? err : err2;
 }
 
-/* Control groups: one of ours, with the memory controller. */
+/* Control groups: make one with the memory controller. */
 #define CGROUPS	"/sys/fs/cgroup/"
 
 static inline int cgroup_make(const char *path)
@@ -118,7 +118,7 @@ static inline int cgroup_make(const char *path)
 	return file_write(CGROUPS "cgroup.subtree_control", "+memory");
 }
 
-/* One line of the monitor; false if none comes for so long. */
+/* Read a line from the monitor; false if nothing comes for @timeout_ms. */
 static inline bool qmp_line(int fd, char *line, size_t size, int timeout_ms)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
@@ -136,7 +136,7 @@ static inline bool qmp_line(int fd, char *line, size_t size, int timeout_ms)
 	return false;
 }
 
-/* Returns a file descriptor of the monitor, which listens; close() it. */
+/* Returns a file descriptor of the monitor, which takes commands now; close() it. */
 static inline int qmp_open(void)
 {
 	static const char hello[] = "\xff\n{\"execute\":\"qmp_capabilities\"}\n";
@@ -155,7 +155,7 @@ static inline int qmp_open(void)
 	cfsetspeed(&raw, B115200);
 	tcsetattr(fd, TCSANOW, &raw);
 
-	/* It may have been told half a command before, and to begin already. */
+	/* The monitor may have received half a command, or take commands already. */
 	if (write(fd, hello, sizeof(hello) - 1) != sizeof(hello) - 1) {
 		close(fd);
 		return -EIO;
@@ -166,8 +166,8 @@ static inline int qmp_open(void)
 }
 
 /*
- * Have the monitor do something; with single quotes, to be written easily. -EBUSY
- * if it refuses.
+ * Send a command to the monitor, written with single quotes for readability. -EBUSY
+ * if the monitor refuses.
  */
 static inline int qmp(const char *format, ...)
 {
@@ -200,7 +200,7 @@ static inline int qmp(const char *format, ...)
 	return err;
 }
 
-/* Let reads of a disk wait, all but the first; zero: no more. */
+/* Delay all reads of a disk but the first; zero: stop delaying. */
 static inline int disk_throttle(const char *drive, unsigned int bytes_per_second)
 {
 	return qmp("{'execute':'block_set_io_throttle','arguments':{'device':'%s',"
@@ -208,7 +208,7 @@ static inline int disk_throttle(const char *drive, unsigned int bytes_per_second
 		   drive, bytes_per_second);
 }
 
-/* To disk, and not only to where it waits for that; it has a content. */
+/* Swap a page out to disk, not only to the swap cache. It must not be all zeroes. */
 static inline int page_swap_out(volatile uint8_t *page)
 {
 	unsigned char cached;
@@ -222,7 +222,7 @@ static inline int page_swap_out(volatile uint8_t *page)
 			return -errno;
 		if (!(cached & 1))
 			return 0;
-		/* It is, on disk as well by then, if it is not written to */
+		/* In the swap cache only. Soon it is on disk and clean: try again */
 		usleep(5000);
 		(void)*page;
 	}
@@ -230,8 +230,8 @@ static inline int page_swap_out(volatile uint8_t *page)
 }
 
 /*
- * Let reads of swap space sleep until swap_sleep(false). The one that QEMU does
- * not delay is over then.
+ * Delay reads of swap space until swap_sleep(false). The first read, which QEMU does
+ * not delay, is done here.
  */
 static inline int swap_sleep(bool sleep)
 {
@@ -241,7 +241,7 @@ static inline int swap_sleep(bool sleep)
 	if (!sleep)
 		return disk_throttle("swap", 0);
 
-	/* Nobody's pages come along with others */
+	/* No page is read ahead with another one */
 	fd = open("/proc/sys/vm/page-cluster", O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, "0", 1) != 1)
 		return -EIO;
@@ -302,7 +302,7 @@ static inline bool pci_exists(const char *pci)
 	return !access(path, F_OK);
 }
 
-/* By this driver, or about to be. */
+/* Is the device bound to this driver, or about to be? */
 static inline bool pci_is_bound(const char *pci, const char *driver)
 {
 	char path[PATH_MAX], link[PATH_MAX] = "";
@@ -325,7 +325,7 @@ static inline int pci_port(const char *pci, char *port)
 	return 0;
 }
 
-/* A BAR, as sysfs shows it; NULL on errors. */
+/* Map a BAR through sysfs; NULL on errors. */
 static inline void *pci_map_bar(const char *pci, int bar, size_t *size)
 {
 	char path[PATH_MAX];
@@ -346,7 +346,7 @@ static inline void *pci_map_bar(const char *pci, int bar, size_t *size)
 	return map == MAP_FAILED ? NULL : map;
 }
 
-/* The kernel's log, from here on; close() it. */
+/* Open the kernel's log, to read it from here on; close() it. */
 static inline int log_open(void)
 {
 	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -356,7 +356,7 @@ static inline int log_open(void)
 	return fd;
 }
 
-/* The next line; false if there is none yet. */
+/* Read the next line; false if there is none yet. */
 static inline bool log_line(int fd, char *line, size_t size)
 {
 	ssize_t n;
@@ -370,14 +370,14 @@ static inline bool log_line(int fd, char *line, size_t size)
 	return true;
 }
 
-/* Does it tell of DMA that the IOMMU has stopped, or that it tells no more? */
+/* Does the line report DMA that the IOMMU has stopped, or suppressed reports of it? */
 static inline bool log_is_fault(const char *line)
 {
 	return (strstr(line, "DMAR: ") && strstr(line, "fault")) ||
 	       strstr(line, "dmar_fault");
 }
 
-/* How often the IOMMU has had to stop DMA since the last call. */
+/* Returns how often the IOMMU has stopped DMA since the last call. */
 static inline unsigned int log_faults(int fd)
 {
 	unsigned int faults = 0;
@@ -437,7 +437,7 @@ static inline int disk_open(void)
 	size_t i;
 
 	do {
-		/* Who holds an old one open keeps its name from the new one */
+		/* An old disk that a process holds open keeps its name from a new one */
 		if (!glob("/dev/nvme[0-9]*n[0-9]*", 0, NULL, &found)) {
 			for (i = 0; i < found.gl_pathc && fd < 0; i++) {
 				fd = open(found.gl_pathv[i], O_RDWR | O_CLOEXEC);
@@ -454,7 +454,7 @@ static inline int disk_open(void)
 	return fd < 0 ? -ENODEV : fd;
 }
 
-/* Through hmm_blk: the disk reads into memory, or writes from it. */
+/* Transfer through hmm_blk, from the disk to memory, or from memory with @write. */
 static inline int disk_transfer(int blk, int disk, void *mem, uint64_t pos,
 				size_t size, bool write)
 {
@@ -498,7 +498,7 @@ static inline void edu_write(volatile uint8_t *regs, int reg, uint64_t value)
 	*(volatile uint64_t *)(regs + reg) = value;
 }
 
-/* Is it writing to memory, or reading it? */
+/* Is the device writing to memory? */
 static inline bool edu_writes(volatile uint8_t *regs)
 {
 	return edu_read(regs, EDU_DMA_CMD) & EDU_DMA_RUN &&
