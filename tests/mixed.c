@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Memory of all kinds, side by side and in each order, in one mapping: in VRAM
- * (V), in RAM (R), in swap (S), the zero page (Z), and a hole (H). Importers get
- * what they need of it, but nothing leaves VRAM because of its neighbours.
+ * One mapping has pages of all kinds next to each other, in every order: in VRAM
+ * (V), in RAM (R), in swap (S), the zero page (Z), and a hole (H). Importers can
+ * access all of them, and no page leaves VRAM because of its neighbours.
  */
 #include <sys/mman.h>
 
@@ -62,7 +62,7 @@ FIXTURE_SETUP(mixed)
 			ASSERT_EQ(0, *(volatile uint8_t *)page);
 	}
 
-	/* The scene is as described. */
+	/* Check that each page is where it should be. */
 	self->evicted = pages_evicted(bench->gpu);
 	self->vram = PAGES - KINDS_NR + count['V'];
 	ASSERT_EQ(0, gpu_residency(bench->gpu, bench->buf.mem, SIZE, &where));
@@ -117,7 +117,7 @@ TEST_F(mixed, prefetch_for_writing)
 	EXPECT_EQ(-1, bench_differs(bench));
 }
 
-/* Each page is the first of a walk, and each the last. */
+/* Each page is the first page of some walk, and the last page of another. */
 TEST_F(mixed, prefetch_of_each_part)
 {
 	struct bench *bench = &self->bench;

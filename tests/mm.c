@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a process does to its memory while a GPU has it and an importer works on
- * it. Stale aliases are what these tests look for: each change is followed by a
- * transfer that would go to, or come from, the wrong place.
+ * A process changes its mappings while the memory is in VRAM and an importer uses
+ * it. These tests look for stale aliases: after each change, a transfer through a
+ * stale alias would read or write the wrong memory.
  */
 #include <linux/mman.h>
 #include <sys/mman.h>
@@ -17,7 +17,7 @@
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)
 
-/* A page in the middle of a huge one. */
+/* A page in the middle of a huge page. */
 #define MIDDLE	(HUGE_PAGE / 2 + 3 * PAGE)
 
 FIXTURE(mm) {
@@ -48,7 +48,7 @@ FIXTURE_TEARDOWN(mm)
 	EXPECT_EQ(0, bench_fini(&self->bench));
 }
 
-/* A request fails for want of permission, and the connection is usable again. */
+/* The request is refused for lack of permission. Then the connection works again. */
 #define EXPECT_REFUSED(request) do {					\
 	EXPECT_EQ(-EREMOTEIO, request);					\
 	EXPECT_EQ(IBV_WC_REM_ACCESS_ERR,				\
@@ -72,7 +72,7 @@ TEST_F(mm, importer_follows_to_ram_and_back)
 
 	for (i = 0; i < 3; i++) {
 		EXPECT_EQ(-1, bench_differs(bench));
-		/* The CPU touches it, and writes to a part. */
+		/* CPU accesses, both reads and writes, move the memory to RAM. */
 		EXPECT_EQ(-1, buffer_differs(&bench->buf));
 		buffer_write(&bench->buf, MIDDLE - 5, 2 * PAGE + 7);
 		EXPECT_EQ(-1, bench_differs(bench));
@@ -115,7 +115,7 @@ TEST_F(mm, advice_loses_nothing)
 
 	for (i = 0; i < ARRAY_LEN(advices); i++) {
 		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
-		/* It may be refused, for memory in VRAM. */
+		/* The kernel may refuse the advice for memory in VRAM. */
 		madvise(bench->buf.mem, SIZE, advices[i]);
 		EXPECT_EQ(-1, bench_differs(bench)) {
 			TH_LOG("advice %d", advices[i]);
@@ -142,12 +142,12 @@ TEST_F(mm, read_only_memory_is_not_written)
 {
 	struct bench *bench = &self->bench;
 
-	/* With the aliases that it got while it was still writable. */
+	/* Through aliases from before, when the memory was writable. */
 	ASSERT_EQ(0, bench_write_new(bench, MIDDLE, PAGE));
 	ASSERT_EQ(0, mprotect(bench->buf.mem, SIZE, PROT_READ));
 	EXPECT_REFUSED(bench_write(bench, MIDDLE, PAGE));
 
-	/* And with a new MR. */
+	/* And through a new MR. */
 	ASSERT_EQ(0, bench_register(bench));
 	EXPECT_REFUSED(bench_write(bench, MIDDLE, PAGE));
 
@@ -167,7 +167,7 @@ TEST_F(mm, writable_again_memory_is_written)
 
 	readonly = stat_read("fallback_readonly");
 	ASSERT_EQ(0, bench_write_new(bench, MIDDLE - 1, PAGE + 2));
-	/* The first packet meets two pages, small or huge. The third comes along */
+	/* The first packet meets two pages, small or huge; the third migrates too */
 	EXPECT_EQ(readonly + 2, stat_read("fallback_readonly"));
 	EXPECT_EQ(-1, bench_differs(bench));
 	EXPECT_EQ(-1, buffer_differs(&bench->buf));
@@ -201,7 +201,7 @@ TEST_F(mm, one_read_only_page_between_others)
 	EXPECT_EQ(-1, buffer_differs(&bench->buf));
 }
 
-/* Mappings that go and come */
+/* Mappings that change */
 
 TEST_F(mm, unmapped_memory_is_out_of_reach)
 {
@@ -210,7 +210,7 @@ TEST_F(mm, unmapped_memory_is_out_of_reach)
 	EXPECT_EQ(-1, bench_differs(bench));
 	ASSERT_EQ(0, munmap(bench->buf.mem, SIZE));
 
-	/* A live MR keeps nothing alive. */
+	/* An MR does not keep the memory allocated. */
 	EXPECT_EQ(0, vram_leaked(bench->gpu, bench->vram_free));
 	EXPECT_REFUSED(bench_read(bench, MIDDLE, PAGE));
 	EXPECT_REFUSED(bench_write(bench, MIDDLE, PAGE));
@@ -239,7 +239,7 @@ TEST_F(mm, one_unmapped_page_between_others)
 			      SIZE - MIDDLE - PAGE));
 }
 
-/* What comes first after it is none of the answers that it was waiting for. */
+/* The first response on the new connection is not one that the read waited for. */
 TEST_F(mm, atomic_after_a_read_that_fails_half_way)
 {
 	struct bench *bench = &self->bench;
@@ -299,7 +299,7 @@ TEST_F(mm, one_dropped_page_between_others)
 	EXPECT_EQ(-1, buffer_differs(&bench->buf));
 }
 
-/* To fault a hole in must not reach for what comes after it. */
+/* A fault on a hole must not extend to the pages in VRAM that follow it. */
 TEST_F(mm, hole_before_and_after_vram)
 {
 	struct bench *bench = &self->bench;
@@ -415,9 +415,9 @@ TEST_F(mm, other_memory_moved_into_its_place)
 	buffer_unmap(&other);
 }
 
-/* Fork: no writer's writes are seen on the other side, whoever writes. */
+/* Fork: neither side sees the other's writes, by CPU, GPU or importer. */
 
-/* With the shadow as it was at the fork, or as the child has made it since. */
+/* Compares with the shadow at the time of the fork, plus the child's own writes. */
 static int child_sees_its_own(void *arg)
 {
 	struct bench *bench = arg;
@@ -455,7 +455,7 @@ static int child_writes_with_gpu(void *arg)
 	ASSERT_EQ(0, bench_write_new(bench, PAGE + 1, PAGE));		\
 	ASSERT_EQ(0, child_fork(&child, _fn, bench))
 
-/* The child does what it does, and all is right here while it lives and after. */
+/* Run the child. The parent's memory is right while the child lives, and after it. */
 #define CHECK_FORK() do {						\
 	EXPECT_EQ(0, child_do(&child));					\
 	EXPECT_EQ(-1, bench_differs(bench));				\
@@ -471,7 +471,7 @@ TEST_F(mm, fork_then_importer_writes)
 {
 	FORK(child_sees_its_own);
 
-	/* Both without and with a fault, and more than once. */
+	/* The first write faults, the second does not. */
 	EXPECT_EQ(0, bench_write_new(bench, MIDDLE - 3, HUGE_PAGE + 7));
 	EXPECT_EQ(0, bench_write_new(bench, MIDDLE - 3, PAGE));
 	CHECK_FORK();
@@ -539,7 +539,7 @@ TEST_F(mm, fork_then_child_writes)
 {
 	FORK(child_writes_with_cpu);
 
-	/* What is read now may be the memory of both. */
+	/* This read may use pages that parent and child share. */
 	EXPECT_EQ(-1, bench_differs(bench));
 	CHECK_FORK();
 }
@@ -562,7 +562,7 @@ TEST_F(mm, fork_then_importer_reads_in_place)
 	CHECK_FORK();
 }
 
-/* Traffic, while somebody else changes what the page tables say. */
+/* Traffic, while another thread changes the page tables. */
 
 static int change_protection(struct worker *worker)
 {
@@ -592,7 +592,7 @@ TEST_F(mm, reads_while_protection_changes)
 	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
 }
 
-/* What is the child's may not change, whatever is done to the parent's. */
+/* The child's memory must not change, whatever happens to the parent's. */
 static int child_keeps_its_own(const uint8_t *mem)
 {
 	static uint8_t before[PAGE];
@@ -633,7 +633,7 @@ TEST_F(mm, writes_while_children_are_forked)
 	EXPECT_EQ(-1, buffer_differs(&bench->buf));
 }
 
-/* Nobody but the importer has written to it since it was last on disk. */
+/* Only the importer has written to the page since it was last on disk. */
 TEST_F(mm, importer_writes_to_a_clean_page)
 {
 	struct bench *bench = &self->bench;
@@ -647,7 +647,7 @@ TEST_F(mm, importer_writes_to_a_clean_page)
 	EXPECT_EQ(-1, buffer_differs(&bench->buf));
 }
 
-/* The MR looks at what is there when it is made. */
+/* Registering the MR looks up the page while it is clean. */
 TEST_F(mm, importer_writes_to_what_was_clean_when_it_registered)
 {
 	struct bench *bench = &self->bench;

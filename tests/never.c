@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A machine that was told hmm_p2pdma=never, after =always and =nonsense: all is as it
- * is on Linux without aliases, until somebody switches them on.
+ * The kernel command line says hmm_p2pdma=never, after =always and =nonsense. Linux
+ * behaves as it does without aliases, until they are switched on.
  */
 #include <stdio.h>
 #include <string.h>
@@ -51,7 +51,7 @@ TEST_F(never, is_how_it_has_booted)
 		EXPECT_EQ(0, self->count[i]);
 }
 
-/* Nobody asks for aliases, so nobody is refused one either. */
+/* No importer asks for an alias, so the kernel counts no refusal either. */
 TEST_F(never, hands_out_an_alias)
 {
 	int i;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Processes that go, in whatever way, with all that they have open: their VRAM is
- * free soon, and nobody can reach it by what they left behind. And those that get
- * signals, and live on.
+ * Processes that end, in any way, with everything still open: their VRAM is free
+ * soon, and no other process can reach it through an MR that they left behind. Also
+ * processes that get signals and live on.
  */
 #include <signal.h>
 #include <sys/mman.h>
@@ -20,10 +20,10 @@
 
 #define SIZE	MIB(4)
 
-/* A page in the middle of a huge one. */
+/* A page in the middle of a huge page. */
 #define MIDDLE	(HUGE_PAGE / 2 + 3 * PAGE)
 
-/* Of mappings: the first notifier of a process locks each, for milliseconds. */
+/* A number of mappings. Locking them for the first notifier takes milliseconds. */
 #define MANY	20000
 
 FIXTURE(process) {
@@ -48,7 +48,7 @@ FIXTURE_TEARDOWN(process)
 	close(self->gpu);
 }
 
-/* Work until killed, but not for ever. */
+/* Work until killed, or until the alarm. */
 static void process_traffic(volatile int *ready)
 {
 	struct bench bench;
@@ -136,7 +136,7 @@ static int has_all_in_vram(void *arg)
 	return err;
 }
 
-/* It is killed, but cannot go yet: then who is out of memory takes what it has. */
+/* It is killed but cannot exit yet. Then the OOM reaper can take its memory. */
 TEST_F(process, oom_reaper_gets_what_a_gpu_uses)
 {
 	struct child child;
@@ -163,8 +163,8 @@ TEST_F(process, oom_reaper_gets_what_a_gpu_uses)
 }
 
 /*
- * Memory in VRAM counts as its process's, and its memory cgroup cannot reclaim it:
- * there is never so much of it that somebody has to be killed.
+ * Memory in VRAM is charged to its process, and its memory cgroup cannot reclaim it.
+ * There is never so much of it that the OOM killer has to run.
  */
 
 #define CGROUP	CGROUPS "process/"
@@ -225,7 +225,7 @@ FIXTURE_TEARDOWN(limited)
 	EXPECT_EQ(0, rmdir(CGROUP));
 }
 
-/* A part of it is there, and that leaves room. */
+/* Part of the memory is in VRAM, and part of the limit is left. */
 static bool fits(uint64_t pages)
 {
 	return pages >= LIMIT / 4 / PAGE && pages <= LIMIT / 4 * 3 / PAGE;
@@ -240,7 +240,7 @@ static int works_on_more_than_its_limit(void *arg)
 	size_t i;
 	int err;
 
-	/* Swap takes its time: let the process wait before it is killed */
+	/* Swapping takes time: let the process wait before it is killed */
 	err = limit_set(CGROUP "memory.high", LIMIT) ?:
 	      limit_set(variant->limit, variant->gentle) ?:
 	      file_write(CGROUP "cgroup.procs", "0") ?:
@@ -295,7 +295,7 @@ static int asks_for_more_than_there_is(void *arg)
 	if (err)
 		return err;
 
-	/* None of it is anywhere yet, but for a half of what there may be */
+	/* Populate only half of what the limit allows */
 	ram = mmap(NULL, 2 * LIMIT, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (ram == MAP_FAILED || madvise(ram, 2 * LIMIT, request->advice))
@@ -337,7 +337,7 @@ static int goes_as_a_whole_without_swap(void *arg)
 	if (err)
 		return err;
 
-	/* Nothing can be reclaimed from it in RAM, either */
+	/* Without swap, its memory in RAM cannot be reclaimed, either */
 	mem = mmap(NULL, LIMIT, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (mem == MAP_FAILED || madvise(mem, LIMIT, variant->advice) ||
@@ -356,7 +356,7 @@ TEST_F(limited, goes_as_a_whole_without_swap)
 				(void *)variant));
 }
 
-/* Sleep of the machine, or as much of it as it is told to try */
+/* System sleep, or as many of its steps as pm_test says */
 
 static int machine_sleeps(const char *how_far)
 {
@@ -414,7 +414,7 @@ TEST_F(process, machine_sleeps_while_a_gpu_works)
 	}
 }
 
-/* Does a GPU answer at its BAR? */
+/* Let a GPU answer at its BARs, or not. */
 static int gpu_decodes(const char *pci, bool on)
 {
 	pid_t pid;
@@ -424,9 +424,9 @@ static int gpu_decodes(const char *pci, bool on)
 }
 
 /*
- * Devices go to sleep one after the other, the latest first, and wake up if one of
- * them cannot. That is the first GPU, whose VRAM does not answer, and so nothing is
- * reached that would not wake up: the root's virtio-9p, for one.
+ * Devices suspend one after the other, the latest first, and resume if one of them
+ * cannot. Here the first GPU cannot, since its VRAM does not answer. So the kernel
+ * does not get to devices that would not resume, such as the virtio-9p of the root.
  */
 static int devices_sleep(int gpu)
 {
@@ -474,7 +474,7 @@ TEST_F(process, memory_in_vram_outlives_sleep)
 	for (page = 0; page < SIZE; page += PAGE)
 		EXPECT_TRUE(page_is_present(bench.buf.mem + page));
 
-	/* What it had of it the RDMA device uses no more, nor does the GPU */
+	/* Neither the RDMA device nor the GPU uses its old mappings of the VRAM */
 	EXPECT_EQ(0, bench_write_new(&bench, MIDDLE + 1, HUGE_PAGE));
 	EXPECT_EQ(0, buffer_xor(&bench.buf, bench.gpu, 8, SIZE - 8));
 	EXPECT_EQ(-1, bench_differs(&bench));
@@ -483,8 +483,8 @@ TEST_F(process, memory_in_vram_outlives_sleep)
 }
 
 /*
- * An MR over VRAM whose process is gone, by exit or by exec, but for a child of
- * it that keeps the MR: nobody may read or write what is in that VRAM by then.
+ * An MR over VRAM whose process is gone, by exit or by exec, but a child keeps the
+ * MR: no peer may use it to read or write the new contents of that VRAM.
  */
 struct orphan {
 	volatile int stage;
@@ -533,7 +533,7 @@ static int orphan_mr(struct orphan *orphan)
 	if (err)
 		return err;
 
-	/* The memory itself is not the child's. */
+	/* The child does not inherit the memory itself. */
 	if (madvise(buf.mem, SIZE, MADV_DONTFORK))
 		return -errno;
 	buffer_write(&buf, 0, SIZE);
@@ -601,7 +601,7 @@ FIXTURE_SETUP(orphan)
 		orphan_main(self->orphan, variant->exec);
 	ASSERT_EQ(0, wait_until(&self->orphan->stage, 1));
 
-	/* While its process lives it works. */
+	/* The MR works while its process lives. */
 	ASSERT_EQ(0, rdma_connect(&self->near, &self->orphan->far));
 	ASSERT_EQ(0, rdma_read(&self->near, self->ram.mem, self->ram_mr->lkey,
 			       self->orphan->raddr, self->orphan->rkey, PAGE));
@@ -651,7 +651,7 @@ TEST_F(orphan, mr_is_not_written)
 					 self->orphan->rkey, PAGE));
 }
 
-/* Calls of a process that has not used a device yet, and is about to get a signal */
+/* The first call of a process to a device, while a signal arrives */
 
 FIXTURE(signals) {
 	int gpu;
@@ -718,7 +718,7 @@ FIXTURE_SETUP(signals)
 	self->mem = mmap(NULL, 2 * MANY * PAGE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->mem);
-	/* A slow kernel makes fewer, and takes as long to look at them */
+	/* A slow kernel makes fewer mappings, but takes as long to lock them */
 	for (i = 1; i < MANY && now() < end; i++)
 		ASSERT_EQ(0, mprotect(self->mem + (2 * i - 1) * PAGE, PAGE,
 				      PROT_READ));
@@ -735,7 +735,7 @@ static void count_signal(int signal __attribute__((unused)))
 	signals += calling;
 }
 
-/* A process of its own: 1 if a signal has come meanwhile, 0 if none has. */
+/* In a separate process. Returns 1 if a signal came during the call, or else 0. */
 static int call_with_signal(FIXTURE_DATA(signals) *self,
 			    int (*call)(FIXTURE_DATA(signals) *self),
 			    unsigned int delay_us)
@@ -762,7 +762,7 @@ TEST_F(signals, do_not_interrupt)
 	unsigned int delay = 2000;
 	int status = 0;
 
-	/* Until one of them has been interrupted */
+	/* Until a signal has come during a call */
 	while (!status && delay) {
 		pid_t pid = fork();
 

@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The windows that are open for microseconds, held open.
+ * Race windows that are open for microseconds, held open.
  *
- * An importer walks the page table, takes its lock, and asks whether the walk is
- * still good. What comes between the first two steps must make it walk again. Here
- * something does, each time: it waits for the mmap lock that the walk holds, on the
- * same CPU and with a higher priority, and so runs at once when the walk gives it
- * up. To have it wait there,
+ * An importer walks the page table, takes its lock, and checks whether the walk is
+ * still valid. A change between the first two steps must make it walk again. Here
+ * another thread makes one each time: it waits for the mmap lock that the walk holds,
+ * on the same CPU and with a higher priority, and so runs at once when the walk drops
+ * the lock. To make it wait there,
  *
- * - the importer sleeps over a page in swap, which does not come,
- * - a disk fills a page of the process, and does not come to an end,
- * - the other thread takes the mmap lock, to change that page, and sleeps until
- *   the disk has ended,
- * - the page in swap comes: the importer wants the mmap lock,
- * - the disk ends, and the other thread, whose first step is done, takes the
+ * - the importer sleeps over a page in swap, whose read is held back,
+ * - a disk fills a page of the process, and its transfer is held back,
+ * - the other thread takes the mmap lock to change that page, and sleeps until the
+ *   disk is done,
+ * - the page in swap arrives: the importer wants the mmap lock,
+ * - the disk is done: the other thread finishes its first change, and starts the
  *   second.
  *
- * Then there is DMA in flight, which invalidation waits for; a GPU that is taken
- * away, which has to wait; and processes that go while they wait. removal.c has
- * GPUs that go under traffic, iommu.c the addresses that an engine is left with,
- * mm.c and process.c what happens before or after, but not meanwhile.
+ * Other tests are about DMA in flight, for which invalidation waits; the removal of a
+ * GPU, which has to wait; and processes that end while they wait. removal.c removes
+ * GPUs under traffic, iommu.c looks at the addresses that an engine is left with, mm.c
+ * and process.c make changes before or after a walk, but not during one.
  */
 #include <signal.h>
 #include <sys/prctl.h>
@@ -39,8 +39,8 @@
 enum importer { EDU, DISK, RXE };
 
 /*
- * A transfer into the memory of @bench from the same place of its RAM, or from
- * @ahead of it. What is before @mark has been done when the window opens.
+ * A transfer into the memory of @bench, from the same place of its RAM plus @ahead.
+ * The part before @mark is done when the window opens.
  */
 struct transfer {
 	enum importer importer;
@@ -52,7 +52,7 @@ struct transfer {
 
 struct race;
 
-/* A thread that does one thing, and stays: who has forked outlives its child. */
+/* A thread that does one thing, and stays: if it exited, its child would be killed. */
 struct actor {
 	struct race *race;
 	const struct transfer *transfer;
@@ -79,8 +79,8 @@ struct race {
 	struct actor staller;
 	struct actor changer;
 	int (*change)(struct race *race);
-	long slept;		/* how often the changer did, meanwhile */
-	bool dma_goes_on;	/* when it had made its change */
+	long slept;		/* how often the changer slept during its change */
+	bool dma_goes_on;	/* after the change */
 	struct child child;
 	struct child releaser;
 	volatile bool *disk_sleeps;
@@ -138,10 +138,10 @@ static void actor_end(struct actor *actor)
 	actor->started = false;
 }
 
-/* The innermost frame, as far as the kernel tells: no scheduler, no locks. */
+/* The innermost frame. The kernel does not list the scheduler and locks. */
 #define AT	"at [<0>] "
 
-/* Has a thread, a folder of /proc, this function on its stack? Takes no memory. */
+/* Is this function on the stack of a thread, a directory of /proc? Takes no memory. */
 static bool thread_is_in(const char *thread, const char *function)
 {
 	char path[PATH_MAX], stack[8192] = "at ";
@@ -173,7 +173,7 @@ static unsigned int threads_in(const char *pattern, const char *function)
 	return n;
 }
 
-/* So many, of a process, or of all if it is 0. */
+/* Wait until @n threads of a process, or of all if it is 0, are in @function. */
 static bool wait_for_threads(pid_t pid, const char *function, unsigned int n)
 {
 	double end = now() + PROMPT;
@@ -221,7 +221,7 @@ static int race_init(struct race *race, const struct transfer *transfer)
 				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (race->disk_sleeps == MAP_FAILED)
 		return -ENOMEM;
-	/* A disk takes nothing else than pages */
+	/* A disk can only use VRAM that has struct pages */
 	err = vsvm_load("p2p_pages=1");
 	if (!err)
 		err = bench_init(bench, SIZE, MADV_NOHUGEPAGE);
@@ -248,7 +248,7 @@ static int disk_sleep(struct race *race, bool sleep)
 		return 0;
 	*race->disk_sleeps = sleep;
 	err = disk_throttle("disk", sleep);
-	/* The one that QEMU does not delay */
+	/* QEMU does not delay the first read */
 	if (!err && sleep)
 		err = disk_transfer(race->blk, race->disk, race->stall.mem, 0,
 				    512, false);
@@ -272,7 +272,7 @@ static void race_fini(struct race *race)
 	buffer_unmap(&race->stall);
 }
 
-/* What the importer does. */
+/* The importer's transfers. */
 
 static int import(struct actor *actor)
 {
@@ -293,7 +293,7 @@ static int import(struct actor *actor)
 	}
 }
 
-/* The shadow follows a part of it; a prefetch moves no data before this. */
+/* Let the shadow follow a part of it. A prefetch has moved no data: write some now. */
 static int landed(struct race *race, size_t from, size_t to)
 {
 	struct bench *bench = &race->bench;
@@ -305,17 +305,17 @@ static int landed(struct race *race, size_t from, size_t to)
 	return 0;
 }
 
-/* What comes in between. */
+/* The changes in between. */
 
 static int migrate(struct race *race)
 {
-	/* This takes no mmap lock that anybody would have to wait for */
+	/* gpu_to_ram() would not wait for the mmap lock; mprotect() does */
 	if (mprotect(race->stall.mem, PAGE, PROT_READ | PROT_WRITE))
 		return -errno;
 	return gpu_to_ram(race->bench.gpu, race->bench.buf.mem, SIZE);
 }
 
-/* Other memory is there now, and other memory where it was before. */
+/* The address has new memory now, and the old pages can be used again. */
 static int remap(struct race *race)
 {
 	void *mem = mmap(race->bench.buf.mem, SIZE, PROT_READ | PROT_WRITE,
@@ -354,7 +354,7 @@ static int change(struct actor *actor)
 	return err;
 }
 
-/* After the walk, and before the lock. */
+/* A change after the walk, and before the lock. */
 
 FIXTURE(walk) {
 	struct race race;
@@ -370,7 +370,7 @@ FIXTURE_VARIANT_ADD(walk, edu) {
 	.transfer = { .importer = EDU, .start = 2 * PAGE, .mark = LAST, .end = SIZE },
 };
 
-/* There is a mapping, of an alias, from the first half. */
+/* The first half has left a mapping of an alias. */
 FIXTURE_VARIANT_ADD(walk, edu_second_half) {
 	.transfer = { .importer = EDU, .mark = PAGE / 2, .end = PAGE, .ahead = PAGE / 2 },
 };
@@ -395,7 +395,7 @@ static int walk_begin(FIXTURE_DATA(walk) *self, const struct transfer *transfer)
 		err = buffer_to_vram(&bench->buf, bench->gpu, 0, LAST);
 	if (!err)
 		err = bench_register(bench);
-	/* Whoever changes memory that is pinned does not wait for the disk */
+	/* Memory in RAM is pinned, and changing it would not wait for the disk */
 	if (!err)
 		err = buffer_to_vram(&race->stall, bench->gpu, 0, PAGE);
 	if (!err)
@@ -436,8 +436,8 @@ static int stall_and_change(struct actor *actor)
 }
 
 /*
- * See above. From when the mmap lock is taken until it is given up we must not
- * want it: no new memory.
+ * See the top of the file. While another thread holds the mmap lock, this thread
+ * must not need it: it maps no new memory.
  */
 static int hit(struct race *race, int (*change)(struct race *race))
 {
@@ -470,7 +470,7 @@ static int hit(struct race *race, int (*change)(struct race *race))
 		err = actor_wait(&race->changer);
 	actor_wait(&race->importer);
 
-	/* It slept for the mmap lock, and not for the importer's. */
+	/* It should have slept once, for the mmap lock, not the importer's lock. */
 	if (!err && race->slept != 1) {
 		printf("# missed: slept %ld times\n", race->slept);
 		err = -EAGAIN;
@@ -478,7 +478,7 @@ static int hit(struct race *race, int (*change)(struct race *race))
 	return err ? err : err2;
 }
 
-/* Where much else is going on it may sleep for that, too: once more, then. */
+/* On a busy machine it may sleep for other reasons, too: try again. */
 #define ASSERT_HIT(_change) do {					\
 	int _tries = 5, _err;						\
 									\
@@ -537,8 +537,8 @@ TEST_F(walk, then_memory_is_read_only)
 }
 
 /*
- * A walk that comes to an end of the mapping fails. What it had found by then may be
- * gone, if it met pages that were just going: the next request has to look again.
+ * A walk that reaches the end of the mapping fails. Pages that it has found may be
+ * gone, if they were being unmapped: the next request has to look them up again.
  */
 
 static int prefetch_too_much(struct worker *worker)
@@ -552,7 +552,7 @@ static int prefetch_too_much(struct worker *worker)
 
 TEST(walk_that_fails_leaves_no_pages_that_went)
 {
-	/* What goes last is what such a walk is most likely to meet */
+	/* The walk is most likely to find the last pages to go */
 	size_t size = MIB(16), hole = size - PAGE, tail = hole - MIB(1);
 	struct worker worker;
 	struct bench bench;
@@ -597,7 +597,7 @@ FIXTURE_VARIANT_ADD(flight, disk) {
 	.transfer = { .importer = DISK, .end = SIZE },
 };
 
-/* In a process that no change of ours stalls. */
+/* In another process, which the change does not block. */
 static int release_disk(void *arg)
 {
 	bool waits = wait_for_threads(getppid(), "job_invalidate", 1);
@@ -611,7 +611,7 @@ FIXTURE_SETUP(flight)
 
 	ASSERT_EQ(0, race_init(&self->race, &variant->transfer));
 	ASSERT_EQ(0, child_fork(&self->race.releaser, release_disk, &self->race));
-	/* The child has no share of this. */
+	/* After the fork, so that the child does not share it. */
 	buffer_write(&bench->buf, 0, SIZE);
 	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
 }
@@ -622,7 +622,7 @@ FIXTURE_TEARDOWN(flight)
 	EXPECT_EQ(0, bench_fini(&self->race.bench));
 }
 
-/* edu's takes 100 ms: do not miss it. */
+/* edu's DMA takes 100 ms: do not miss it. */
 static int change_in_flight(struct actor *actor)
 {
 	struct race *race = actor->race;
@@ -690,7 +690,7 @@ TEST_F(flight, is_over_before_a_child_shares_them)
 {
 	struct race *race = &self->race;
 
-	/* The child is to see what has landed, as the parent does. */
+	/* Before the fork: the child compares with this shadow, too. */
 	EXPECT_EQ(0, landed(race, 0, variant->transfer.end));
 	ASSERT_EQ(0, fly(race, forks));
 	EXPECT_WAITS();
@@ -700,7 +700,7 @@ TEST_F(flight, is_over_before_a_child_shares_them)
 
 static const struct transfer two_pages = { .importer = EDU, .end = 2 * PAGE };
 
-/* Nothing of the page changes, but those who have it mapped are told. */
+/* The page does not change, but its notifiers are called. */
 static int touch_mapping(uint8_t *page)
 {
 	if (mprotect(page, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC) ||
@@ -721,7 +721,7 @@ TEST(transfer_holds_up_who_changes_its_page_and_nobody_else)
 	bench = &race.bench;
 	buffer_write(&bench->buf, 0, SIZE);
 
-	/* It takes 100 ms, which a busy machine may miss. */
+	/* The transfer takes 100 ms, which a busy machine may miss. */
 	for (tries = 0; tries < 50 && !goes_on; tries++) {
 		ASSERT_EQ(0, actor_start(&race.importer, &race, import, 1, 0));
 		while (!edu_writes(race.regs) && !race.importer.done)
@@ -740,7 +740,7 @@ TEST(transfer_holds_up_who_changes_its_page_and_nobody_else)
 	EXPECT_EQ(0, bench_fini(bench));
 }
 
-/* A window stays for as long as the last transfer through it, and others use it. */
+/* A window can be used, and stays, until the last transfer through it ends. */
 
 static const struct transfer disk_fills = { .importer = DISK, .end = SIZE };
 
@@ -773,7 +773,7 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
 	ASSERT_TRUE(window_exists(pci));
 
-	/* The GPU evicts what is older first. */
+	/* The GPU evicts older memory first. */
 	ASSERT_EQ(0, buffer_to_vram(&race.stall, bench->gpu, 0, PAGE));
 	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
 	ASSERT_EQ(0, bench_register(bench));
@@ -799,12 +799,12 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 				   false));
 	EXPECT_EQ(-1, differs(bench->ram.mem, race.stall.mem, PAGE));
 	race_fini(&race);
-	/* Nobody is there to tell how much is free */
+	/* The GPU is gone and cannot say how much is free */
 	EXPECT_EQ(~0ULL, bench_fini(bench));
 	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
 }
 
-/* The disk waits, and nobody else does. */
+/* The disk waits, and nothing else has to. */
 
 #define CGROUP	CGROUPS "race/"
 
@@ -847,7 +847,7 @@ FIXTURE_TEARDOWN(alone)
 
 static FIXTURE_DATA(alone) *alone;
 
-/* Until a page has gone. */
+/* Reclaim until a page has gone. */
 static int reclaim(struct actor *actor __attribute__((unused)))
 {
 	int tries;
@@ -897,7 +897,7 @@ static uint64_t huge_kib(void)
 	return field_read("/proc/self/smaps_rollup", "AnonHugePages");
 }
 
-/* A huge page, in the midst of which other memory is mapped. */
+/* A huge page, with another page mapped in the middle of it. */
 TEST_F(alone, reclaim_takes_ram_around_what_the_disk_fills)
 {
 	size_t at = HUGE_PAGE / 2;
@@ -927,7 +927,7 @@ static int unmap(struct actor *actor)
 	return remap(actor->race);
 }
 
-/* Its cgroup may make a process wait for as long as it likes; but not others. */
+/* The limits of its cgroup may delay a transfer for any time, but not a change. */
 TEST_F(alone, change_takes_memory_that_a_limit_keeps_from_being_filled)
 {
 	struct race *race = &self->race;
@@ -961,7 +961,7 @@ static int fill_slowly(void *arg)
 	       disk_transfer(race->blk, race->disk, buf.mem, 0, buf.size, false);
 }
 
-/* A minute, at that speed. */
+/* The transfer takes a minute at that speed. */
 TEST_F(alone, suspend_waits_for_what_is_in_flight_only)
 {
 	struct race *race = &self->race;
@@ -978,7 +978,7 @@ TEST_F(alone, suspend_waits_for_what_is_in_flight_only)
 	child_end(&child);
 }
 
-/* Processes that go while they wait for a page. */
+/* Processes that end while they wait for a page. */
 
 static const struct transfer transfers[] = {
 	{ .importer = EDU, .start = LAST, .end = SIZE },
@@ -1098,7 +1098,7 @@ TEST_F(leaving, while_pages_do_not_come)
 	ASSERT_EQ(self->pid, pid);
 	EXPECT_EQ(variant->exec ? 0 : SIGKILL, status);
 	if (variant->queued) {
-		/* Who works for it has the memory. */
+		/* The kernel worker still has the memory. */
 		EXPECT_GT(self->vram_free, vram_free(self->gpu));
 		EXPECT_EQ(0, swap_sleep(false));
 	}

@@ -10,7 +10,7 @@
 
 #include "raw_wqe.h"
 
-/* From rdma/ib_user_verbs.h, which does not go together with verbs.h. */
+/* From rdma/ib_user_verbs.h, which cannot be included together with verbs.h. */
 #define WR_FLUSH		14
 #define WR_ATOMIC_WRITE		15
 #define WR_REG_MR		0x20
@@ -43,7 +43,7 @@ static int wait_completion(struct rdma *r)
 	return wc.status == IBV_WC_SUCCESS ? 0 : -EREMOTEIO;
 }
 
-/* A write of nothing: it makes the kernel look at the queue. */
+/* A write of zero bytes: it makes the kernel look at the queue. */
 static int post_nothing(struct rdma *r)
 {
 	struct ibv_send_wr wr = { .opcode = IBV_WR_RDMA_WRITE };
@@ -73,7 +73,7 @@ static int find_queues(struct rxe_queue_buf **queues)
 	return n;
 }
 
-/* A queue is the one whose producer moves when something is posted. */
+/* The queue is the one whose producer index moves when a request is posted. */
 static struct rxe_queue_buf *find_queue(struct rdma *r, int (*post)(struct rdma *r))
 {
 	struct rxe_queue_buf *queues[MAX_QUEUES];
@@ -166,7 +166,7 @@ static int put_wqe(struct rxe_queue_buf *queue, const struct rxe_send_wqe *wqe,
 	return 0;
 }
 
-/* And a write of nothing, after it. */
+/* Post a write of zero bytes after it. */
 static int begin_raw(struct rdma *r, struct rxe_queue_buf *queue,
 		     const struct rxe_send_wqe *wqe, const void *data, size_t size)
 {
@@ -333,7 +333,7 @@ int raw_inline_write(struct rdma *r, uint64_t raddr, uint32_t rkey,
 	return post_raw(r, &wqe, NULL, 0);
 }
 
-/* The kernel's union has a pointer to an MR where the address of a read is. */
+/* In the kernel's union, a pointer to an MR takes the place of a read's address. */
 int raw_fast_reg(struct rdma *r, uint64_t mr)
 {
 	struct rxe_send_wqe wqe = {

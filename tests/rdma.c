@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * An importer at work on the memory of a GPU: each kind of RDMA operation
- * reaches VRAM where it is, and nothing moves because of it.
+ * An importer works on the memory of a GPU. Each kind of RDMA operation reaches VRAM
+ * in place, and nothing migrates because of it.
  */
 #include <signal.h>
 #include <sys/mman.h>
@@ -54,7 +54,7 @@ FIXTURE_VARIANT_ADD(vram, huge) {
 	.advice = MADV_HUGEPAGE,
 };
 
-/* All of the memory is in VRAM, with contents that RAM never saw, and an MR. */
+/* All memory is in VRAM, with contents that were never in RAM, and has an MR. */
 FIXTURE_SETUP(vram)
 {
 	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
@@ -62,14 +62,14 @@ FIXTURE_SETUP(vram)
 	self->aliases = stat_read("alias_cpu");
 }
 
-/* CPU accesses come last: they are what migrates the memory. */
+/* CPU accesses come last, since they migrate the memory. */
 FIXTURE_TEARDOWN(vram)
 {
 	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
 	EXPECT_EQ(0, bench_fini(&self->bench));
 }
 
-/* Nothing has left VRAM, up to now. */
+/* Nothing has left VRAM so far. */
 #define EXPECT_IN_VRAM() do {						\
 	EXPECT_EQ(self->evicted, pages_evicted(self->bench.gpu));	\
 	EXPECT_EQ(PAGES, pages_in_vram(self->bench.gpu,			\
@@ -262,7 +262,7 @@ TEST_F(vram, flush_of_a_write_to_vram)
 	ibv_dereg_mr(mr);
 }
 
-/* As it is of RAM: neither keeps anything when the power goes. */
+/* Nor is RAM persistent: neither keeps its contents without power. */
 TEST_F(vram, no_flush_makes_vram_persistent)
 {
 	struct bench *bench = &self->bench;
@@ -345,7 +345,7 @@ TEST_F(vram, registration_moves_nothing)
 	EXPECT_IN_VRAM();
 }
 
-/* First accesses begin in the middle: of the memory, of an MR, of a folio. */
+/* The first accesses begin in the middle of the memory, of an MR, of a folio. */
 TEST_F(vram, mr_in_the_middle_of_it)
 {
 	struct bench *bench = &self->bench;
@@ -375,7 +375,7 @@ TEST_F(vram, mr_in_the_middle_of_it)
 	ibv_dereg_mr(mr);
 }
 
-/* Somebody is at work on the memory at the same time. */
+/* Another thread works on the memory at the same time. */
 
 static int move_to_and_fro(struct worker *worker)
 {
@@ -397,7 +397,7 @@ static int switch_on_and_off(struct worker *worker)
 	struct bench *bench = worker->bench;
 	int err;
 
-	/* From RAM nobody would ask for an alias. */
+	/* For memory in RAM, the importer would not ask for an alias. */
 	err = aliases_enable(worker->rounds % 2);
 	return err ? err : gpu_to_vram(bench->gpu, bench->buf.mem, SIZE, NULL);
 }
@@ -422,8 +422,8 @@ static int add_during(struct bench *bench, int (*work)(struct worker *worker))
 }
 
 /*
- * An update through an alias that migration has already passed by would be
- * lost, and a read through one would get an old value.
+ * An update through an alias of a page that has been migrated already would be lost,
+ * and a read through one would return an old value.
  */
 TEST_F(vram, no_update_is_lost_to_migration)
 {
@@ -455,10 +455,10 @@ TEST_F(vram, no_write_is_lost_to_migration)
 }
 
 /*
- * A page fault of an on-demand MR has a second for all that it does, with waiting
- * for the process's memory map, which here somebody else has for longer. The peer is
- * to wait, and its connection to last. A machine that is so fast that it is done in
- * a second has nothing to show here.
+ * A page fault of an on-demand MR times out after a second. That includes the wait
+ * for the mmap lock, which another thread holds for longer here. The peer must wait,
+ * and its connection must last. On a machine that is so fast that the lock is held
+ * for less than a second, this tests nothing.
  */
 #define VAST	((size_t)12 << 30)
 
@@ -531,7 +531,7 @@ TEST(a_fault_that_takes_long_is_waited_for)
 	EXPECT_EQ(-1, buffer_differs(&bench.buf));
 	memcpy(bench.ram.shadow, ram, 8);
 
-	/* Own requests: what comes in, what goes out, and what is received */
+	/* The far side's own requests: a read, a write, and a receive */
 	forget(&bench);
 	EXPECT_EQ(0, rdma_read(&bench.link.far, bench.buf.mem, bench.mr->lkey,
 			       (uintptr_t)ram, bench.ram_mr->rkey, PAGE));
@@ -556,8 +556,8 @@ TEST(a_fault_that_takes_long_is_waited_for)
 }
 
 /*
- * A response that is none to the request: one to an atomic, which says that it was a
- * write by the time that it comes.
+ * A response that does not fit the request: to an atomic whose opcode in the queue
+ * becomes a write before the response arrives.
  */
 TEST(a_response_that_fits_nothing_is_no_success)
 {
@@ -570,15 +570,15 @@ TEST(a_response_that_fits_nothing_is_no_success)
 }
 
 /*
- * Pages that never come: who waits for them is the process, whose memory that is,
- * and nobody else; and it only for as long as it likes.
+ * Pages that never arrive: only the process that owns the memory waits for them, and
+ * only for as long as it likes.
  */
 
 #define CONTEXTS	9
-#define PREFETCHES	256	/* that one may have under way */
+#define PREFETCHES	256	/* that a context may have under way */
 #define STALLED_QPS	300
 
-/* A QP that is its own peer, about to write to a page, or about to read one. */
+/* A QP, its own peer, that faults on a page to write it, or to read it if @own. */
 static struct ibv_qp *stall_qp(struct rdma *r, struct ibv_mr *mr, bool own)
 {
 	struct ibv_qp_init_attr init = {
@@ -622,8 +622,8 @@ static int stall_prefetches(struct rdma *r, struct ibv_mr *mr)
 }
 
 /*
- * More of both than the kernel has workers for one kind of work. The files of the
- * device are younger than that of the userfaultfd.
+ * More of both than one work queue of the kernel runs at a time. The files of the
+ * device are opened after that of the userfaultfd.
  */
 static int stall_all(void *arg)
 {
@@ -650,7 +650,7 @@ static int stall_all(void *arg)
 	return err ?: held_wait(&held, arg);
 }
 
-/* It has said how it went, in time. */
+/* The child's result; -ETIMEDOUT if it does not report one in time. */
 static int result_in_time(struct child *child)
 {
 	struct pollfd pfd = { .fd = child->sock, .events = POLLIN };
@@ -658,7 +658,7 @@ static int result_in_time(struct child *child)
 	return poll(&pfd, 1, 1000 * PROMPT) == 1 ? child_result(child) : -ETIMEDOUT;
 }
 
-/* Where it cannot die it is left alone. */
+/* A child that cannot die is left alone. */
 static bool killed_in_time(struct child *child)
 {
 	double end = now() + PROMPT;
@@ -690,7 +690,7 @@ TEST(nobody_waits_for_the_pages_of_others)
 	EXPECT_EQ(0, bench_fini(&bench));
 }
 
-/* Each ends what waits; there are many, of which some wait for their turn to wait. */
+/* Each call ends requests that wait for a page. Some still queue behind others. */
 static int end_one_by_one(void *arg __attribute__((unused)))
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
@@ -720,7 +720,7 @@ static int end_one_by_one(void *arg __attribute__((unused)))
 	}
 	err = err ?: held_wait(&held, NULL);
 
-	/* The last is behind all others */
+	/* The last one waits behind all others */
 	err = err ?: -ibv_destroy_qp(qps[--i]);
 	err = err ?: qp_restart(qps[--i]);
 	err = err ?: -ibv_modify_qp(qps[0], &attr, IBV_QP_STATE);
@@ -752,7 +752,7 @@ TEST(what_is_to_go_waits_for_no_page)
 	EXPECT_EQ(0, child_end(&child));
 }
 
-/* A request of its own has it fail; its peer's is what waits. */
+/* A request of the QP itself makes it fail, while one of its peer waits. */
 static int fail_while_stalled(void *arg __attribute__((unused)))
 {
 	uint64_t word = 0;
@@ -798,7 +798,7 @@ TEST(a_qp_that_fails_waits_for_no_page)
 	EXPECT_TRUE(killed_in_time(&child));
 }
 
-/* Both contexts share what waits for pages. */
+/* Both contexts share the work queue that waits for pages. */
 static int close_behind_another(void *arg __attribute__((unused)))
 {
 	struct rdma busy, idle;
@@ -831,7 +831,7 @@ TEST(a_context_that_closes_waits_for_no_other)
 	EXPECT_TRUE(killed_in_time(&child));
 }
 
-/* It waits for the requests under way, without which it can do nothing. */
+/* To modify the QP, the kernel first has to wait for the requests under way. */
 static int change_while_stalled(void *arg)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD, .max_dest_rd_atomic = 1 };
@@ -867,7 +867,7 @@ TEST(who_waits_for_pages_can_be_killed)
 	munmap((void *)begins, PAGE);
 }
 
-/* The peer has packets of it still, and is not going to look at them. */
+/* The peer still has packets of the QP, and never gets to them. */
 static int go_before_packets(void *arg __attribute__((unused)))
 {
 	struct ibv_send_wr *bad, wr = {
@@ -912,7 +912,7 @@ TEST(a_qp_goes_before_its_packets)
 	EXPECT_EQ(0, child_end(&child));
 }
 
-/* Connect again, with nothing that would send a request again of its own accord. */
+/* Connect again, without a timeout that would repeat a request. */
 static int connect_without_timer(struct link *link)
 {
 	const int rtr = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU |
@@ -938,7 +938,7 @@ static int connect_without_timer(struct link *link)
 	return err ?: -ibv_modify_qp(link->near.qp, &attr, rts);
 }
 
-/* The first request of a connection is on its way. */
+/* Post the first request of a connection, and wait until it is sent. */
 static int post_first(struct rdma *r)
 {
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_WRITE };
@@ -953,8 +953,8 @@ static int post_first(struct rdma *r)
 }
 
 /*
- * A connection whose peer does not answer, with a timeout of a second, and then one
- * without. Nothing but a request that comes later tells that one has got lost.
+ * The peer of a connection does not answer: first with a timeout of a second, and
+ * then without one. Without it, only a later request reveals that one got lost.
  */
 TEST(a_reset_stops_the_timers)
 {
@@ -989,8 +989,8 @@ static int set_device(const char *state)
 }
 
 /*
- * The second packet of a response, when the first is on its way. It is not the
- * requester's loss: what comes next makes it ask again.
+ * The second packet of a response cannot be sent after the first. The requester
+ * loses nothing: its next request makes it ask again.
  */
 TEST(a_response_that_cannot_be_sent)
 {
@@ -1066,7 +1066,7 @@ static void __attribute__((noreturn)) be_killed(void)
 	_exit(1);
 }
 
-/* As the OOM reaper does: of a process that does not get on with dying. */
+/* As the OOM reaper does with a process that takes long to die. */
 TEST(memory_of_a_victim_can_be_taken)
 {
 	int status, pidfd;

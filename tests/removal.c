@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Devices that go away and come back, in every way that there is, while everybody
- * is at work on the memory of a GPU. An exporter takes nothing with it: its
- * memory is in RAM then, and the work goes on there. An importer fails, at once,
- * and alone. Who is back is as good as new.
+ * Devices are removed and return, in every way that there is, while all importers
+ * work on the memory of a GPU. When an exporter is removed, its memory migrates to
+ * RAM, and the work goes on there. When an importer is removed, it fails at once,
+ * and no other does. A device that returns works as before.
  */
 #include <inttypes.h>
 #include <sys/ioctl.h>
@@ -17,14 +17,14 @@
 #define PAGES	(SIZE / PAGE)
 #define CHUNK	KIB(128)
 
-/* How often in a row. */
+/* The number of removals in a row. */
 #define TIMES	3
 
-/* Devices, and the ways in which they go. */
+/* Devices, and the ways to remove them. */
 
 enum way { UNBIND, REMOVE, UNPLUG };
 
-/* As lab/run has them. */
+/* As lab/run creates them. */
 struct part {
 	const char *id;		/* QEMU's */
 	const char *driver;	/* Linux's */
@@ -52,7 +52,7 @@ static const struct part nvme = {
 	.add = "'driver':'nvme','serial':'lab','drive':'disk','bus':'port3'",
 };
 
-/* One of them, where it is, or was. */
+/* A device, and its PCI address, also while it is gone. */
 struct device {
 	const struct part *part;
 	char pci[PCI_ADDR_LEN];
@@ -77,7 +77,7 @@ static bool wait_for(bool (*condition)(const struct device *dev, enum way way),
 	return true;
 }
 
-/* What the shell does to a device. */
+/* Start a shell command that removes a device. */
 static int removal_start(pid_t *pid, const struct device *dev, enum way way)
 {
 	switch (way) {
@@ -89,8 +89,8 @@ static int removal_start(pid_t *pid, const struct device *dev, enum way way)
 				     dev->pci);
 	default:
 		/*
-		 * Do not wait for those who may want to press the button again.
-		 * By now they may have had their time: then it is off already
+		 * Do not wait while the button could be pressed again. On a slow
+		 * machine that time may be over, and the slot off already
 		 */
 		return command_start(pid, "for slot in /sys/bus/pci/slots/*; do "
 				     "[ $(cat $slot/address) != %.10s ] || echo 0 >$slot/power; done "
@@ -99,7 +99,7 @@ static int removal_start(pid_t *pid, const struct device *dev, enum way way)
 	}
 }
 
-/* All at once. With some patience, an unplugged one has its power to the end. */
+/* All at once. With @patience, wait until an unplugged slot switches itself off. */
 static int take_away(const struct device *devs, int n, enum way way, bool patience)
 {
 	pid_t pids[2];
@@ -137,8 +137,8 @@ static bool is_bound(const struct device *dev, enum way way)
 }
 
 /*
- * A GPU that is plugged in has other memory than the one that was pulled. QEMU
- * would not survive the same.
+ * A GPU that is plugged in has other memory than the one that was pulled. QEMU would
+ * crash if it were given the same memory again.
  */
 static int plug(const struct part *part)
 {
@@ -159,7 +159,7 @@ static int plug(const struct part *part)
 		   part->id, part->add);
 }
 
-/* What is there already is fine. */
+/* Does nothing if the device is there already. */
 static int bring_back(const struct device *dev, enum way way)
 {
 	int tries = 100, err = 0;
@@ -181,7 +181,7 @@ static int bring_back(const struct device *dev, enum way way)
 			err = command_wait(pid, PROMPT);
 		break;
 	case UNPLUG:
-		/* Somebody may still be busy with pulling it */
+		/* QEMU may not be done with the removal yet */
 		while ((err = plug(dev->part)) == -EBUSY && tries--)
 			usleep(100000);
 		break;
@@ -191,7 +191,7 @@ static int bring_back(const struct device *dev, enum way way)
 	return wait_for(is_bound, dev, way) ? 0 : -ETIMEDOUT;
 }
 
-/* Its file may come a moment later than its driver. */
+/* Its file may appear a moment later than its driver. */
 static int gpu_reopen(int *gpu, unsigned int index, const struct device *dev)
 {
 	double end = now() + PROMPT;
@@ -209,20 +209,20 @@ static int gpu_reopen(int *gpu, unsigned int index, const struct device *dev)
 	return -ENODEV;
 }
 
-/* Importers at work: each has memory that can be in VRAM, and some in RAM. */
+/* Importers at work: each has a buffer that can be in VRAM, and one in RAM. */
 
 enum importer { EDU, NVME, RXE, NR_IMPORTERS };
 
 static const char * const names[] = { "edu", "nvme", "rxe" };
 
 struct user {
-	struct worker worker;	/* first: round() is given it */
+	struct worker worker;	/* must be first: round() casts it to struct user */
 	enum importer importer;
 	struct bench bench;
 	int dev;
 	int disk;
 	bool working;
-	size_t torn;		/* what a round that failed has left in doubt */
+	size_t torn;		/* a part that a failed round may have half written */
 	size_t torn_size;
 };
 
@@ -232,13 +232,13 @@ static int disk_io(struct user *user, void *mem, uint64_t pos, size_t size,
 	return disk_transfer(user->dev, user->disk, mem, pos, size, write);
 }
 
-/* Rounds write to VRAM and read it in turn, everywhere in the course of time. */
+/* Rounds alternately write to VRAM and read it, and in time reach all of it. */
 static size_t turn(struct worker *worker, size_t step, size_t room)
 {
 	return worker->rounds / 2 * step % room;
 }
 
-/* In two pieces, which share a page of VRAM, and so a mapping. */
+/* edu copies this in two pieces, which share a page of VRAM, and so a mapping. */
 static int edu_round(struct worker *worker)
 {
 	struct user *user = (struct user *)worker;
@@ -332,7 +332,7 @@ static int rxe_open(struct bench *bench)
 	double end = now() + PROMPT;
 	int err;
 
-	/* Its addresses come a moment later than itself */
+	/* The device gets its addresses a moment after it appears */
 	while ((err = link_up(&bench->link)) && now() < end)
 		usleep(20000);
 	if (err)
@@ -343,7 +343,7 @@ static int rxe_open(struct bench *bench)
 	return bench->mr && bench->ram_mr ? 0 : -EIO;
 }
 
-/* Those that are gone leave something to clean up, too. */
+/* A device that is gone leaves objects to clean up, too. */
 static void user_close(struct user *user)
 {
 	struct bench *bench = &user->bench;
@@ -367,7 +367,7 @@ static int user_open(struct user *user)
 
 	switch (user->importer) {
 	case EDU:
-		/* As with disks */
+		/* Its file may appear late, as with disks */
 		while ((user->dev = edu_open()) == -ENODEV && now() < end)
 			usleep(10000);
 		break;
@@ -407,7 +407,7 @@ static int work_start(struct user *user)
 	return worker_start(&user->worker, rounds[user->importer]);
 }
 
-/* Returns what the last round did. */
+/* Returns the result of the last round. */
 static int work_stop(struct user *user)
 {
 	user->working = false;
@@ -423,7 +423,7 @@ static void user_fini(struct user *user)
 	buffer_unmap(&user->bench.ram);
 }
 
-/* What is in doubt is given a content. */
+/* Give known contents to the part that may be half written. */
 static void user_settle(struct user *user)
 {
 	if (user->torn_size)
@@ -432,8 +432,8 @@ static void user_settle(struct user *user)
 }
 
 /*
- * Let it have aliases of some pages that it has none of. Returns how many it was
- * given: 0, as it should be, or what is too much or too little.
+ * Have the importer get aliases of pages for which it has none. Returns how many
+ * more or fewer it got than expected, or a negative errno; 0 is right.
  */
 static int64_t user_miscounts(struct user *user)
 {
@@ -473,7 +473,7 @@ static uint64_t aliases(void)
 	       stat_read("alias_host_bridge");
 }
 
-/* Is edu under way to or from what is, or was, a GPU's BAR? */
+/* To see whether edu's DMA accesses the addresses that are, or were, a GPU's BAR. */
 struct watch {
 	volatile uint8_t *regs;
 	uint64_t start;
@@ -490,7 +490,7 @@ static int watch_init(struct watch *watch, const char *pci)
 	file = fopen(path, "r");
 	if (!file)
 		return -errno;
-	/* BAR 2 has the third line */
+	/* The third line is BAR 2 */
 	n = fscanf(file, "%*[^\n]\n%*[^\n]\n%" SCNx64 " %" SCNx64,
 		   &watch->start, &watch->end);
 	fclose(file);
@@ -515,7 +515,7 @@ static bool watch_sees_edu(const struct watch *watch)
 	return false;
 }
 
-/* So many more rounds of all that work. -EFAULT if edu was seen in the BAR. */
+/* Wait for @more rounds of all that work. -EFAULT if edu was seen in the BAR. */
 static int work(struct user *users, int n, unsigned long more,
 		const struct watch *watch)
 {
@@ -547,7 +547,7 @@ static int wait_for_error(struct user *user)
 	return user->worker.err ? 0 : -ETIMEDOUT;
 }
 
-/* What is left of a GPU's VRAM when its driver is gone: nobody's business. */
+/* A pattern for the VRAM of a GPU without a driver, which no importer may access. */
 #define POISON	0x6b5a4b3c2d1e0ff0ULL
 
 static int vram_poison(const char *pci)
@@ -590,7 +590,7 @@ static int pages_elsewhere(const struct buffer *buf)
 	return pages;
 }
 
-/* All of the above: two GPUs, and each importer at work. */
+/* Two GPUs that are removed, while each importer works. */
 
 FIXTURE(exporter) {
 	struct device dev[2];
@@ -653,7 +653,7 @@ FIXTURE_TEARDOWN(exporter)
 	close(self->log);
 }
 
-/* What all hold is in RAM, and nobody goes to where it was before. */
+/* All memory is in RAM, and no importer accesses its old place in VRAM. */
 #define EXPECT_GONE() do {						\
 	uint64_t __aliases;						\
 	int __i;							\
@@ -688,7 +688,7 @@ TEST_F(exporter, goes_under_traffic_and_comes_back)
 				TH_LOG("%s", names[i]);
 			}
 		}
-		/* Only now, since all are counted as one. */
+		/* Only now, since the counter does not tell importers apart. */
 		for (i = 0; i < NR_IMPORTERS; i++)
 			ASSERT_EQ(0, work_start(&self->user[i]));
 		EXPECT_EQ(0, work(self->user, NR_IMPORTERS, 1, NULL));
@@ -721,7 +721,7 @@ TEST_F(exporter, goes_with_the_other_one)
 	EXPECT_GONE();
 }
 
-/* Importers that go, one at a time, and its others stay. */
+/* Importers that are removed, one at a time. The others stay. */
 
 FIXTURE(importer) {
 	struct device dev;
@@ -798,7 +798,7 @@ static int importer_come(const struct device *dev, enum way way)
 	return rxe_add();
 }
 
-/* How it is told that its device is gone, which may have been at work for it. */
+/* Is this the error for an importer whose device is gone, perhaps during a request? */
 static bool is_precise(enum importer importer, int err)
 {
 	switch (importer) {
@@ -807,12 +807,12 @@ static bool is_precise(enum importer importer, int err)
 	case NVME:
 		return err == -ENODEV || err == -EIO;
 	default:
-		/* The device says so, or the last that came from it */
+		/* From the device, or from the last completion that it sent */
 		return err == -EIO || err == -EREMOTEIO;
 	}
 }
 
-/* Does hmm_p2pdma/topology know a way for it? */
+/* Does hmm_p2pdma/topology list a route for it? */
 static bool topology_has(const char *pci)
 {
 	char line[512], importer[64];
@@ -853,7 +853,7 @@ TEST_F(importer, goes_under_traffic_and_comes_back)
 
 		ASSERT_EQ(0, importer_go(&self->dev, variant->way));
 
-		/* It is told so, and nobody else is. */
+		/* The victim gets an error, and no other user does. */
 		EXPECT_EQ(0, wait_for_error(victim));
 		EXPECT_EQ(0, work(self->user, NR_IMPORTERS, 1, NULL));
 		for (i = 0; i < NR_IMPORTERS; i++) {
@@ -875,7 +875,7 @@ TEST_F(importer, goes_under_traffic_and_comes_back)
 		if (self->dev.part)
 			EXPECT_FALSE(topology_has(self->dev.pci));
 
-		/* For the GPU nothing has happened. */
+		/* The GPU is not affected. */
 		if (reachable())
 			EXPECT_EQ(evicted, pages_evicted(self->gpu));
 		user_settle(victim);
@@ -891,7 +891,7 @@ TEST_F(importer, goes_under_traffic_and_comes_back)
 	}
 }
 
-/* The moment of removal: who has begun something, or sleeps. */
+/* Removal while requests are under way, or sleep. */
 
 FIXTURE(unbind) {
 	struct device dev;
@@ -961,7 +961,7 @@ static int request_end(struct request *request)
 	return request->err;
 }
 
-/* In two pieces; that the mapping of the first one is good no more is half of it. */
+/* In two pieces. The second must not use the mapping of the first, which is gone. */
 static int edu_fills_page(struct user *user)
 {
 	return edu_copy(user->dev, user->bench.buf.mem,
@@ -988,7 +988,7 @@ TEST_F(unbind, waits_for_a_transfer_of_edu)
 		ASSERT_EQ(0, file_write("/sys/bus/pci/drivers/vsvm/unbind",
 					self->dev.pci));
 
-		/* What it had begun has ended. */
+		/* The piece that was under way has ended. */
 		EXPECT_FALSE(reachable() && edu_writes(self->watch.regs) &&
 			     edu_read(self->watch.regs, EDU_DMA_DST) == addr);
 		EXPECT_FALSE(watch_sees_edu(&self->watch));
@@ -1099,7 +1099,7 @@ static int gpu_sums_page(struct user *user)
 	return gpu_sum(user->dev, user->bench.ram.mem, PAGE, &sum);
 }
 
-/* Which may be as long as the daemon of a file system likes. */
+/* A fault may sleep for as long as the daemon of a file system likes. */
 TEST_F(unbind, while_a_page_fault_of_the_gpu_sleeps)
 {
 	struct user user = { .dev = self->gpu };
@@ -1143,8 +1143,8 @@ TEST_F(unbind, leaves_nothing_in_vram)
 }
 
 /*
- * A GPU that is pulled without a word: all that is in its BAR is 0xff from then on.
- * Nobody takes that for what was there.
+ * A GPU that is pulled without notice: its BAR reads as 0xff from then on. No
+ * process may take that for the contents of its memory.
  */
 
 FIXTURE(pulled) {
@@ -1192,7 +1192,7 @@ static int reads_a_byte(void *arg)
 	return *(volatile uint8_t *)arg == 0xff;
 }
 
-/* 0 if who reads it is told so, by death. */
+/* Returns 0 if a process that reads the memory is killed. */
 static int is_lost(uint8_t *mem)
 {
 	struct child child;
@@ -1218,12 +1218,12 @@ FIXTURE_TEARDOWN(pulled)
 {
 	EXPECT_EQ(0, bring_back(&self->dev, UNBIND));
 	EXPECT_EQ(0, gpu_reopen(&self->bench.gpu, 0, &self->dev));
-	/* It is as good as new */
+	/* The GPU works as before */
 	buffer_write(&self->bench.ram, 0, SIZE);
 	EXPECT_EQ(0, buffer_to_vram(&self->bench.ram, self->bench.gpu, 0, SIZE));
 	EXPECT_EQ(-1, buffer_differs(&self->bench.ram));
 	EXPECT_EQ(0, bench_fini(&self->bench));
-	/* ... and so is the driver, without what was lost */
+	/* ... and so does the driver, without the memory that was lost */
 	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
 }
 
@@ -1246,7 +1246,7 @@ TEST_F(pulled, is_told_to_who_comes_later)
 	struct child child;
 	uint64_t aliases_before;
 
-	/* Some of it is another's as well */
+	/* A child shares the memory */
 	ASSERT_EQ(0, child_fork(&child, reads_a_byte, buf->mem));
 	ASSERT_EQ(0, take_away(&self->dev, 1, UNBIND, false));
 
@@ -1259,14 +1259,14 @@ TEST_F(pulled, is_told_to_who_comes_later)
 	EXPECT_EQ(aliases_before, aliases());
 	EXPECT_EQ(0, link_revive(&bench->link));
 
-	/* The process gets rid of it, and goes on */
+	/* The process drops the lost memory, and goes on */
 	ASSERT_EQ(0, madvise(buf->mem, SIZE, MADV_DONTNEED));
 	memset(buf->shadow, 0, SIZE);
 	EXPECT_EQ(-1, buffer_differs(buf));
 	EXPECT_EQ(-1, bench_differs(bench));
 }
 
-/* Processes, each of which has all that a process can have. */
+/* Processes, each of which has memory in VRAM and an importer at work. */
 struct crowd {
 	volatile int working;
 	volatile int stop;
@@ -1340,9 +1340,9 @@ TEST_F(unbind, of_memory_of_several_processes)
 }
 
 /*
- * The kernel remembers, by a device's PCI address, how it reaches a GPU. Below
- * ports that redirect it does not; one that comes back to the same address when
- * they have stopped redirecting does, and the other way round.
+ * The kernel remembers, by a device's PCI address, whether it reaches a GPU. Below
+ * ports that redirect, it does not. If they stop redirecting, a device that returns
+ * to the same address does, and the other way round.
  */
 FIXTURE(route) {
 	struct device dev;
@@ -1457,7 +1457,7 @@ TEST_F(route, is_found_anew_for_a_device_that_comes_back)
 
 int main(int argc, char **argv)
 {
-	/* A disk takes nothing else than pages. */
+	/* A disk can only use VRAM that has struct pages. */
 	if (vsvm_reload("p2p_pages=1"))
 		printf("# vsvm does not load\n");
 	atexit(vsvm_restore);

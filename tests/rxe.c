@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * soft-RoCE by itself, whatever the memory is: what a process may say of its QPs
- * and in its queues, and requests that are repeated since nobody has heard their
- * answer. A requester repeats them when its PSN is set back.
+ * soft-RoCE by itself, with any kind of memory: the values that a process may write
+ * to its QPs and queues, and requests that are repeated because their response got
+ * lost. A requester repeats them when its PSN is set back.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,13 +34,13 @@ static int modify(struct rdma *r, struct ibv_qp_attr attr, int mask)
 	return -ibv_modify_qp(r->qp, &attr, mask);
 }
 
-/* What is posted next is sent as if it were the one that had this PSN. */
+/* The next request is sent as if it repeated the one that had this PSN. */
 static int set_back(struct rdma *r, uint32_t psn)
 {
 	return modify(r, (struct ibv_qp_attr) { .sq_psn = psn }, IBV_QP_SQ_PSN);
 }
 
-/* Of the request that is sent next, and of the one that is expected. */
+/* The PSN of the next request to send, and of the next one that is expected. */
 static uint32_t psn_to_send(struct rdma *r)
 {
 	struct ibv_qp_init_attr init;
@@ -57,7 +57,7 @@ static uint32_t psn_expected(struct rdma *r)
 	return ibv_query_qp(r->qp, &attr, IBV_QP_RQ_PSN, &init) ? ~0U : attr.rq_psn;
 }
 
-/* The completion that comes first, for some seconds; -ETIMEDOUT. */
+/* Wait some seconds for the next completion; -ETIMEDOUT. */
 static int wait_wc(struct ibv_cq *cq, struct ibv_wc *wc)
 {
 	int n, tries = 2000 * slowness();
@@ -99,7 +99,7 @@ static struct rxe_send_wqe atomic_write_of(void *mem, struct ibv_mr *mr, size_t 
 	};
 }
 
-/* Two sides, with an MR for anything of the far one. */
+/* Two sides. The far one has an MR that permits everything. */
 FIXTURE(sides) {
 	struct link link;
 	struct rdma *near;
@@ -118,7 +118,7 @@ FIXTURE_SETUP(sides)
 	buffer_write(&self->buf, 0, MIB(2));
 	self->mr = raw_reg_flushable(self->far, self->buf.mem, MIB(2));
 	ASSERT_NE(NULL, self->mr);
-	/* PSN 0 has been */
+	/* This uses PSN 0 */
 	self->queue = raw_send_queue(self->near);
 	ASSERT_NE(NULL, self->queue);
 }
@@ -226,8 +226,8 @@ TEST_F(sides, a_flush_that_is_repeated_is_answered_again)
 }
 
 /*
- * The responder has room for one answer, which is that of the flush by then. It has
- * none for an atomic before that, and is not to make one up.
+ * The responder keeps one response, by then that of the flush. It no longer has one
+ * for the atomic before, and must not make one up.
  */
 TEST_F(sides, an_answer_to_a_flush_answers_no_atomic)
 {
@@ -258,7 +258,7 @@ TEST_F(sides, an_answer_to_a_flush_answers_no_atomic)
 	ibv_dereg_mr(mr);
 }
 
-/* As many as the responder has room for. */
+/* No more flushes are under way than the responder keeps responses for. */
 TEST_F(sides, a_flush_waits_for_its_turn)
 {
 	struct rxe_send_wqe flush = flush_of(self->buf.mem, self->mr, PAGE);
@@ -274,7 +274,7 @@ TEST_F(sides, a_flush_waits_for_its_turn)
 	ASSERT_EQ(0, rdma_connect(self->near, &far));
 	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_MAX_QP_RD_ATOMIC));
 
-	/* Nobody answers */
+	/* The peer does not answer */
 	ASSERT_EQ(0, raw_post(self->near, self->queue, &write, &value, sizeof(value)));
 	ASSERT_EQ(0, raw_post(self->near, self->queue, &flush, NULL, 0));
 	while (!psn_to_send(self->near))
@@ -289,7 +289,7 @@ TEST_F(sides, a_flush_waits_for_its_turn)
 	*(uint64_t *)self->buf.shadow = value;
 }
 
-/* ... and not where it never comes. */
+/* ... and does not wait if its turn never comes. */
 TEST_F(sides, a_flush_that_has_no_turn_fails)
 {
 	struct ibv_qp_attr attr = { .max_rd_atomic = 0 };
@@ -300,13 +300,13 @@ TEST_F(sides, a_flush_that_has_no_turn_fails)
 	EXPECT_EQ(IBV_WC_LOC_QP_OP_ERR, rdma_status(self->near));
 }
 
-/* ... but not for one that a later answer has answered as well. */
+/* ... nor for a request that a later response has acknowledged as well. */
 TEST_F(sides, a_turn_ends_with_a_later_answer)
 {
 	struct ibv_qp_attr attr = { .sq_psn = 0, .max_rd_atomic = 1 };
 	uint64_t raddr = (uintptr_t)self->buf.mem;
 
-	/* Of PSN 0 and 1 the responder knows that they were nothing of that kind */
+	/* The responder knows that PSN 0 and 1 were requests of another kind */
 	ASSERT_NE(NULL, raw_send_queue(self->near));
 	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC));
 	ASSERT_EQ(0, raw_atomic_write_begin(self->near, self->queue, raddr,
@@ -359,8 +359,8 @@ TEST_F(sides, a_receive_that_is_too_small)
 }
 
 /*
- * The peer has acknowledged the first pages, and takes its time over one of those
- * after them. The rest is sent again meanwhile, and goes where it should.
+ * The peer has acknowledged the first pages, and is stuck in a fault on a later one.
+ * The rest is sent again during that time, and goes where it should.
  */
 TEST_F(sides, a_write_goes_on_where_it_was)
 {
@@ -399,7 +399,7 @@ TEST_F(sides, a_write_goes_on_where_it_was)
 	held_unmap(&held);
 }
 
-/* As long as a message can be. There is no room for it; its beginning arrives. */
+/* As long as a message can be. The buffer is too small; its beginning arrives. */
 TEST_F(sides, a_read_of_2_GiB)
 {
 	const size_t size = (size_t)1 << 31;
@@ -435,7 +435,7 @@ TEST_F(sides, a_read_of_2_GiB)
 	munmap(vast, size);
 }
 
-/* A QP whose requests are not signaled by default, and a CQ with room for so many. */
+/* A QP whose requests are not signaled by default, and a CQ for @room completions. */
 static struct ibv_qp *create_qp(struct rdma *r, unsigned int length, int room)
 {
 	struct ibv_cq *cq = ibv_create_cq(r->ctx, room, NULL, NULL, 0);
@@ -463,7 +463,7 @@ static void destroy_qp(struct ibv_qp *qp)
 	ibv_destroy_cq(cq);
 }
 
-/* All of them, in order. */
+/* All requests and receives, in order. */
 TEST_F(sides, a_qp_that_fails_flushes_its_queues)
 {
 	const unsigned int length = 1000;
@@ -495,7 +495,7 @@ TEST_F(sides, a_qp_that_fails_flushes_its_queues)
 	destroy_qp(r.qp);
 }
 
-/* The next one is posted while the kernel still has to do with the one before. */
+/* Post the next request while the kernel is still flushing the one before. */
 TEST_F(sides, what_is_posted_to_a_qp_that_has_failed_is_flushed)
 {
 	const unsigned int number = 5000;
@@ -540,7 +540,7 @@ TEST_F(sides, a_reset_forgets_what_was_posted)
 	ASSERT_EQ(0, qp_restart(self->near->qp));
 	ASSERT_EQ(0, qp_restart(self->far->qp));
 	ASSERT_EQ(0, rdma_connect(self->near, &far));
-	/* Nobody answers */
+	/* The peer does not answer */
 	for (i = 0; i < 5; i++)
 		ASSERT_EQ(0, ibv_post_send(self->near->qp, &wr, &bad));
 
@@ -561,7 +561,7 @@ static enum ibv_qp_state state_of(struct ibv_qp *qp)
 	return ibv_query_qp(qp, &attr, IBV_QP_STATE, &init) ? IBV_QPS_UNKNOWN : attr.qp_state;
 }
 
-/* From SQD as from RTS there is a way to RTS that needs nothing else. */
+/* A QP can go from SQD to RTS, as from RTS, without any other attribute. */
 TEST_F(sides, a_qp_is_in_no_state_but_its_own)
 {
 	const int mask = IBV_QP_STATE | IBV_QP_CUR_STATE;
@@ -584,8 +584,8 @@ TEST_F(sides, a_qp_is_in_no_state_but_its_own)
 }
 
 /*
- * The first packet of a message has taken a receive, which an error gives back. The
- * next packets had nowhere to go if the QP were ready again without a reset.
+ * The first packet of a message has taken a receive, which an error flushes. If the
+ * QP were ready again without a reset, the next packets would have no receive.
  */
 TEST_F(sides, a_message_does_not_go_on_after_an_error)
 {
@@ -606,7 +606,7 @@ TEST_F(sides, a_message_does_not_go_on_after_an_error)
 
 	sge = (struct ibv_sge) { (uintptr_t)held.mem, 3 * PAGE, mr->lkey };
 	wr.sg_list = &sge;
-	/* After the request that has found the queue */
+	/* A request was sent before, to find the queue */
 	ASSERT_EQ(1, psn_expected(self->far));
 	ASSERT_EQ(0, ibv_post_send(self->near->qp, &wr, &bad));
 	ASSERT_EQ(0, held_wait(&held, NULL));
@@ -629,7 +629,7 @@ TEST_F(sides, a_message_does_not_go_on_after_an_error)
 	held_unmap(&held);
 }
 
-/* The kernel keeps as much of it as it says, while it answers. */
+/* While it answers, the kernel holds memory of the size that a request claims. */
 TEST_F(sides, a_request_is_no_larger_than_a_page)
 {
 	EXPECT_EQ(0, raw_look_for(self->near, PAGE));
@@ -637,7 +637,7 @@ TEST_F(sides, a_request_is_no_larger_than_a_page)
 	EXPECT_EQ(-EINVAL, raw_look_for(self->near, MIB(4)));
 }
 
-/* It is made after the QP, and goes before it, as when a process dies. */
+/* The MR is created after the QP and destroyed before it, as when a process dies. */
 TEST_F(sides, a_write_without_room_for_its_completion_keeps_no_mr)
 {
 	struct ibv_recv_wr *bad_recv, recv = {};
@@ -683,8 +683,8 @@ TEST_F(sides, a_write_without_room_for_its_completion_keeps_no_mr)
 }
 
 /*
- * A requester that was told to wait, and then to repeat, looks at what comes when the
- * time is over: 655 ms. Somebody else has its peer say something more.
+ * A requester that was told to wait, and then to retry, looks at responses only when
+ * the wait is over, after 655 ms. Another QP makes its peer send one more.
  */
 TEST_F(sides, an_answer_that_waits_for_a_timer_keeps_no_qp)
 {
@@ -717,7 +717,7 @@ TEST_F(sides, an_answer_that_waits_for_a_timer_keeps_no_qp)
 	destroy_qp(other.qp);
 }
 
-/* So many that there may be no more on their way, to a page that does not come. */
+/* As many packets as may be under way, to a page that does not arrive. */
 TEST_F(sides, a_request_whose_packets_wait_has_a_timeout)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD };
@@ -738,7 +738,7 @@ TEST_F(sides, a_request_whose_packets_wait_has_a_timeout)
 	wr.wr.rdma.remote_addr = (uintptr_t)held.mem;
 	wr.wr.rdma.rkey = mr->rkey;
 	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE));
-	/* Thrice, after 134 ms each */
+	/* Three attempts, 134 ms each */
 	attr.timeout = 15;
 	attr.retry_cnt = 2;
 	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT));
@@ -772,8 +772,8 @@ static void *post_on(void *arg)
 }
 
 /*
- * Each request says of itself that it is done, and they never end: there are so many
- * that the thread has its turn before the kernel has seen them all.
+ * Each request claims that it is done, and they never end: there are so many that
+ * the thread gets its turn before the kernel has seen them all.
  */
 TEST_F(sides, requests_that_are_done_do_not_keep_a_qp)
 {
@@ -794,7 +794,7 @@ TEST_F(sides, requests_that_are_done_do_not_keep_a_qp)
 	endless.queue = raw_find_queue(WR_ID);
 	ASSERT_NE(NULL, endless.queue);
 
-	/* Nothing new is sent then */
+	/* The QP sends nothing new in this state */
 	ASSERT_EQ(0, modify(&r, (struct ibv_qp_attr) { .qp_state = states[0] },
 			    IBV_QP_STATE));
 	for (i = 0; i <= endless.queue->index_mask; i++) {
@@ -828,7 +828,7 @@ FIXTURE(datagrams) {
 	struct ibv_ah *ah;
 	struct ibv_mr *near_mr;
 	struct ibv_mr *far_mr;
-	/* A datagram, and behind that what is received, with the header of the network */
+	/* The datagram to send, then the received one behind its network header */
 	union {
 		uint8_t mem[PAGE];
 		struct {
@@ -920,7 +920,7 @@ static int post_datagram(FIXTURE_DATA(datagrams) *self, struct ibv_qp *qp,
 	return -ibv_post_send(qp, &wr, &bad);
 }
 
-/* Datagrams are received in the same order, by the loopback. */
+/* Over loopback, datagrams arrive in order. */
 static int send_datagram(FIXTURE_DATA(datagrams) *self, uint64_t data, uint32_t key)
 {
 	return post_datagram(self, self->near.qp, data, key) ?: raw_wait(&self->near);
@@ -946,7 +946,7 @@ TEST_F(datagrams, a_controlled_key_is_that_of_the_qp)
 	EXPECT_EQ(3, self->received);
 }
 
-/* How many there are to be read, of the type that is named. */
+/* Read all events, and count those of this type. */
 static int async_events(struct ibv_context *ctx, enum ibv_event_type type)
 {
 	struct ibv_async_event event;
@@ -975,7 +975,7 @@ static int comp_events(struct ibv_cq *cq)
 	return n;
 }
 
-/* For each that does not fit, and each time that one is asked for. */
+/* Events for completions that do not fit, and events that are asked for. */
 TEST_F(datagrams, events_that_nobody_reads_are_few)
 {
 	struct rdma r = self->near;
@@ -994,7 +994,7 @@ TEST_F(datagrams, events_that_nobody_reads_are_few)
 	EXPECT_LE(1, i);
 	EXPECT_GE(2, i);
 
-	/* Nor those of a queue that has become smaller */
+	/* A queue that has become smaller keeps few, too */
 	ASSERT_EQ(0, ibv_resize_cq(r.cq, 63));
 	for (i = 0; i < 8; i++) {
 		ASSERT_EQ(0, ibv_req_notify_cq(r.cq, 0));
@@ -1016,7 +1016,7 @@ TEST_F(datagrams, events_that_nobody_reads_are_few)
 	EXPECT_EQ(0, ibv_destroy_cq(r.cq));
 }
 
-/* It keeps more than there may be on their way, and another one is sent to. */
+/* It gets more than may be under way. The sender goes on to another receiver. */
 TEST_F(datagrams, a_receiver_that_waits_stops_no_sender)
 {
 	struct ibv_qp_attr attr = { .qkey = NEAR_KEY };
@@ -1049,7 +1049,7 @@ TEST_F(datagrams, a_receiver_that_waits_stops_no_sender)
 	held_unmap(&held);
 }
 
-/* The memory of sockets that a cgroup has; such figures are up to two seconds old. */
+/* The socket memory of a cgroup. The kernel's figure is up to two seconds old. */
 static uint64_t sock_memory(uint64_t most)
 {
 	uint64_t size;
@@ -1062,7 +1062,7 @@ static uint64_t sock_memory(uint64_t most)
 	return size;
 }
 
-/* They are 512 bytes each, or more. */
+/* Each datagram takes 512 bytes or more. */
 TEST_F(datagrams, a_process_pays_for_what_its_qps_have_got)
 {
 	struct rdma waits = self->far, idle = self->far;
@@ -1112,7 +1112,7 @@ static int mac_of_the_device(uint8_t *mac)
 	return n == 6 ? 0 : -EIO;
 }
 
-/* Old libraries write it into the request. */
+/* Old libraries write the address into the request. */
 TEST_F(datagrams, an_address_says_where_to_not_where_from)
 {
 	struct ibv_qp_attr attr = { .qkey = NEAR_KEY };
@@ -1155,7 +1155,7 @@ TEST_F(datagrams, an_address_says_where_to_not_where_from)
 	av->sgid_addr._sockaddr_in.sin_addr.s_addr = lie;
 	av->dgid_addr._sockaddr_in.sin_family = AF_INET;
 	av->dgid_addr._sockaddr_in.sin_addr.s_addr = own;
-	/* The GID that is the address's, as the AH has it */
+	/* Find the GID of this address, as for the AH */
 	for (av->grh.sgid_index = 0; av->grh.sgid_index < 255; av->grh.sgid_index++) {
 		union ibv_gid gid;
 
@@ -1195,7 +1195,7 @@ TEST_F(datagrams, only_reliable_connections_have_a_timeout)
 	EXPECT_EQ(0, modify(&self->link.near, attr, IBV_QP_TIMEOUT));
 }
 
-/* A multicast group, and what the network device calls it. */
+/* A multicast group, and its address on the network device. */
 #define GROUP		{ .raw = { 0xff, 0x0e, [12] = 0x5a, 0x5a, 0x4d, 0x43 } }
 #define GROUP_ADDRESS	"33335a5a4d43"
 
@@ -1226,7 +1226,7 @@ TEST_F(datagrams, the_address_of_a_group_goes_with_its_last_qp)
 	EXPECT_FALSE(group_is_listened_to());
 }
 
-/* A LID says nothing in RoCE. */
+/* A LID means nothing in RoCE. */
 TEST_F(datagrams, a_qp_is_in_a_group_once)
 {
 	struct rdma r = self->near;
@@ -1287,7 +1287,7 @@ FIXTURE(shared) {
 	struct ibv_mr *mr;
 };
 
-/* The far side receives from an SRQ, which has room and one receive. */
+/* The far side receives from an SRQ, which has one receive, and room for more. */
 FIXTURE_SETUP(shared)
 {
 	struct ibv_srq_init_attr srq = { .attr = { .max_wr = 8, .max_sge = 1 } };
@@ -1336,7 +1336,7 @@ FIXTURE_TEARDOWN(shared)
 	link_down(&self->link);
 }
 
-/* A message of which the end does not come has taken it. */
+/* A message whose end never arrives has taken the receive. */
 TEST_F(shared, what_has_been_taken_comes_back)
 {
 	struct ibv_wc wc = {};
@@ -1380,7 +1380,7 @@ TEST_F(shared, is_as_large_as_the_kernel_knows)
 	queue->index_mask = mask;
 }
 
-/* Receives of nothing, with IDs that go up. */
+/* Post receives of zero bytes, with ascending IDs. */
 static int post_shared(struct ibv_srq *srq, uint64_t first, unsigned int n)
 {
 	struct ibv_recv_wr *bad, wr = { .wr_id = first };
@@ -1398,7 +1398,7 @@ static int resize_shared(struct ibv_srq *srq, uint32_t max_wr)
 	return -ibv_modify_srq(srq, &attr, IBV_SRQ_MAX_WR);
 }
 
-/* More than are copied at a time. */
+/* There are more receives than are copied at a time. */
 TEST_F(shared, keeps_its_receives_when_it_is_resized)
 {
 	const unsigned int n = 3001;
@@ -1439,7 +1439,7 @@ static void *resize_again_and_again(void *arg)
 	return (void *)err;
 }
 
-/* ... and while they are taken. */
+/* ... and while messages take them. */
 TEST_F(shared, gives_out_its_receives_in_order_when_it_is_resized)
 {
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_SEND };

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * All at once and at random, for STRESS_S seconds: processes and threads that
- * write and read the same pages by all means that there are, move them about, and
- * change the address space under each other; links, the switch, devices and free
- * memory that come and go meanwhile. Each word tells what it is (words.h), so
- * that its writer knows just what it has to find there.
+ * Everything at once and at random, for STRESS_S seconds: processes and threads write
+ * and read the same pages by every means, move them, and change the address space under
+ * each other. At the same time links, the switch, devices and free memory come and go.
+ * Each word identifies itself (words.h), so that its writer knows exactly which word it
+ * has to find there.
  *
- * Hosts are processes with an arena of memory each. An arena is made of regions,
- * these of units; a unit is written by one actor: a thread of the host, or of its
- * neighbour, the next process. Units of different actors lie side by side. What
- * an operation may fail with is said in stress_ops.c; anything else is a failure of
- * the test.
+ * Hosts are processes with an arena of memory each. An arena consists of regions, a
+ * region of units. A unit is written by one actor: a thread of the host, or of a
+ * neighbouring process. Units of different actors lie side by side. stress_ops.c says
+ * with which errors an operation may fail; any other error is a failure of the test.
  *
  *   STRESS_S=120       how long
- *   STRESS_SEED=n      for the choice of what is done, as printed by another run
+ *   STRESS_SEED=n      for the choice of operations, as printed by another run
  */
 #include <sys/prctl.h>
 
@@ -93,8 +92,8 @@ static void choose_pages(struct actor *a, struct target *t, bool wiped)
 }
 
 /*
- * Give a unit a content that is known, after something that failed half way, or
- * lost it. What is there is one of few things, nevertheless.
+ * Give a unit known contents again, after an operation that failed half way or lost
+ * them. Even then each word must be one of a few that are possible.
  */
 static void settle(struct actor *a, const struct target *t, enum kind kind)
 {
@@ -150,7 +149,7 @@ static void do_unit(struct actor *a, struct target *t, enum kind kind)
 	}
 }
 
-/* A change of the mapping, and everybody is told that it is under way. */
+/* Change the mapping, and tell all actors that the change is under way. */
 static int do_shape(struct actor *a, struct target *t, enum kind kind)
 {
 	bool wipe = operations[kind].class == WIPE;
@@ -193,16 +192,16 @@ static void do_something(struct actor *a)
 		t.advice = op->advice;
 		before = look_around(a, t.region);
 		err = do_shape(a, &t, kind);
-		/* That it has changed the mapping itself is no excuse */
+		/* Its own change of the mapping is no excuse */
 		before.flux = load(&shared->flux[me][t.region]);
 	}
 	judge(a, kind, &t, &before, err);
 }
 
 /*
- * A child has a copy of all that its parent's mapping had when it was made. It
- * sees no change of others, and nobody sees what it writes. It works with devices
- * on its own account, and may be killed while it does.
+ * A child has a copy of its parent's memory from the time of the fork. It sees no
+ * change that others make, and no other process sees what it writes. It opens
+ * devices itself, and may be killed while it uses them.
  */
 
 static void child_of_unit(struct actor *a, struct target *t)
@@ -233,7 +232,7 @@ static void child_of_unit(struct actor *a, struct target *t)
 	unit->doubt = true;
 }
 
-/* Of those of others it is known whose they are. */
+/* For units of other actors, only the address and the writer are known. */
 static void child_sees_others(struct actor *a, unsigned int region)
 {
 	unsigned int i, units = HOT / regions[region].unit;
@@ -267,7 +266,7 @@ child_main(struct actor *a, const struct moment *moments)
 		choose_unit(a, &t, true);
 		region = t.region;
 		here = look_around(a, region);
-		/* It may have been made while the mapping was not whole */
+		/* The fork may have found the mapping in the middle of a change */
 		if (changed(moments[region].flux, here.flux) ||
 		    changed(moments[region].wiped, here.wiped))
 			continue;
@@ -355,7 +354,7 @@ static void *actor_main(void *arg)
 	bump(&shared->verified);
 	wait_for(&shared->verified, HOSTS * ACTORS);
 
-	/* Nobody changes anything any more */
+	/* No actor changes anything any more */
 	for_each_unit(a, neighbour ? K_look_other : K_look_cpu, false);
 	bump(&shared->verified);
 	wait_for(&shared->verified, 2 * HOSTS * ACTORS);
@@ -387,7 +386,7 @@ static void actor_init(struct actor *a, unsigned int index)
 	}
 }
 
-/* It goes as it is, with all that it has open. */
+/* A host exits without closing anything. */
 static void __attribute__((noreturn)) host_main(unsigned int host)
 {
 	struct sigaction segv = {
@@ -431,7 +430,7 @@ static int driver_write(enum device device, const char *file)
 	return file_write(path, shared->pci[device]);
 }
 
-/* The driver's file may come a moment later than the driver. */
+/* The driver's file may appear a moment later than the driver. */
 static int wait_for_device(struct actor *a, enum device device)
 {
 	double end = now() + PROMPT;
@@ -453,7 +452,7 @@ static void device_goes(struct actor *a, enum device device, enum kind kind)
 	usleep(chance(a, 300000));
 	if (!err)
 		err = device == RXE ? rxe_add() : driver_write(device, "bind");
-	/* As others are going to see it */
+	/* The number with which other actors will open it */
 	a->opened[device] = bump(&shared->away[device]);
 	if (!err)
 		err = wait_for_device(a, device);
@@ -491,7 +490,7 @@ static long meminfo(const char *field)
 	return field_read("/proc/meminfo", field);
 }
 
-/* Take memory until others are swapped out. */
+/* Use memory until other memory is swapped out. */
 static int pressure(void)
 {
 	long swap = meminfo("SwapFree");
@@ -547,7 +546,7 @@ weather_start(void (*fn)(struct actor *a), unsigned int index)
 	_exit(0);
 }
 
-/* All of it, for so long, or until a slow machine has done each of it. */
+/* Run everything for some seconds, or until a slow machine has done each kind once. */
 
 static bool wait_for_exit(pid_t pid, double end)
 {
@@ -565,7 +564,7 @@ static bool wait_for_exit(pid_t pid, double end)
 	if (status) {
 		printf("# process %d: status %#x\n", pid, status);
 		bump(&shared->wrong);
-		/* Nobody is to wait for it */
+		/* No other process should wait for it */
 		shared->ready = shared->verified = INT_MAX;
 	}
 	return true;
@@ -629,7 +628,7 @@ static void storm(double seconds)
 	printf("# %.0f s, and %.0f s to verify\n", seconds, now() - start - seconds);
 }
 
-/* What is to be said of it */
+/* The results */
 
 TEST(each_word_is_as_it_was_written_last)
 {
@@ -648,10 +647,10 @@ TEST(everybody_gets_to_an_end)
 
 #define SPLIT	"/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/stats/split"
 
-/* Those that nobody is told of, if they do not. */
+/* Counts of events whose absence no other test would notice. */
 static uint64_t splits_before, copies_before;
 
-/* Somebody else is at work on the same pages now and then, but not mostly. */
+/* Another actor may use the same pages sometimes, but not most of the time. */
 #define MAY_BE_REFUSED(done)	(4 * (done) + 10)
 
 TEST(all_kinds_of_things_have_happened)
@@ -692,8 +691,8 @@ NOTHING_LEAKED(rdma_resource, "rdma/")
 NOTHING_LEAKED(dma_mapping, "dma/")
 
 /*
- * What devices were handed out they have mapped for DMA, but for what they asked
- * for in vain; of this nothing is left.
+ * Devices have mapped for DMA the aliases that they got, except where requests
+ * failed. In the end none of them is mapped.
  */
 TEST(counters_add_up)
 {
@@ -726,7 +725,7 @@ static int stress_init(void)
 					       time(NULL);
 	printf("# STRESS_SEED=%u\n", shared->seed);
 
-	/* A disk takes nothing else than pages */
+	/* A disk can only use VRAM that has struct pages */
 	if (vsvm_reload("p2p_pages=1"))
 		return -ENODEV;
 	atexit(vsvm_restore);
@@ -741,7 +740,7 @@ static int stress_init(void)
 	return 0;
 }
 
-/* In a process of its own, as tests are. */
+/* In a separate process, as tests are. */
 static void count_before(void)
 {
 	pid_t pid = fork();
@@ -764,7 +763,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 
-	/* What is only allocated once is, then */
+	/* After this, everything that is allocated only once has been allocated */
 	gpu_links_set(links);
 	storm(seconds / 5);
 	gpu_links_set(links);

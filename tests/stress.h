@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the stress test is about, see stress.c; and what it does, stress_ops.c. */
+/* The stress test: stress.c describes it, stress_ops.c has its operations. */
 #ifndef STRESS_H
 #define STRESS_H
 
@@ -13,11 +13,11 @@
 
 #define HOSTS		3
 #define ACTORS		4
-#define NEIGHBOUR	(ACTORS - 1)	/* the one that is of another process */
+#define NEIGHBOUR	(ACTORS - 1)	/* the actor of another process */
 
 /*
- * Huge ones have more to tear apart; in small ones more happens to each page.
- * Some lose their content now and then.
+ * In a large region more can be torn apart; in a small one, more happens to each
+ * page. Some lose their contents now and then.
  */
 struct region {
 	size_t size;
@@ -29,13 +29,13 @@ struct region {
 #define ARENA		(REGIONS * HUGE_PAGE)
 #define LARGEST_UNIT	KIB(64)
 
-/* Most of what happens, happens in the first pages of a region. */
+/* Most operations work on the first pages of a region. */
 #define HOT		KIB(64)
 
 #define MAX_GPUS	4
 enum device { EDU = MAX_GPUS, NVME, RXE, CPU, COLLAPSE, NR_DEVICES };
 
-/* What operations are counted as. */
+/* The kinds of operations that are counted. */
 #define KINDS								\
 	KIND(write_cpu) KIND(write_gpu) KIND(copy_to_gpu) KIND(write_rdma) \
 	KIND(add_rdma) KIND(swap_rdma) KIND(write_edu) KIND(read_disk)	\
@@ -53,9 +53,9 @@ enum kind { KINDS NR_KINDS };
 #undef KIND
 
 /*
- * What processes share. Sequence numbers are odd while something is under way:
- * @flux: a region's mapping changes; @wiped: its content gets lost; @away: a
- * device is gone; @pressure: memory is short.
+ * Data that all processes share. Sequence numbers are odd during a change: @flux: a
+ * region's mapping changes; @wiped: its contents get lost; @away: a device is gone;
+ * @pressure: memory is short.
  */
 struct shared {
 	bool stop;
@@ -72,7 +72,7 @@ struct shared {
 	unsigned long done[NR_KINDS];
 	unsigned long excused[NR_KINDS];
 	unsigned long refused[NR_KINDS];
-	unsigned long looked;	/* at units, by children */
+	unsigned long looked;	/* units checked by children */
 	char pci[NR_DEVICES][PCI_ADDR_LEN];
 	unsigned int gpus;
 	unsigned int seed;
@@ -82,15 +82,15 @@ struct shared {
 #define load(p)		__atomic_load_n(p, __ATOMIC_SEQ_CST)
 #define bump(p)		__atomic_add_fetch(p, 1, __ATOMIC_SEQ_CST)
 
-/* A unit as its actor has left it. */
+/* A unit, as its actor has left it. */
 struct unit {
 	uint32_t gen;
-	uint32_t wiped;		/* the region's, when it was written */
-	bool doubt;		/* of this generation or the one before */
+	uint32_t wiped;		/* the region's number when it was written */
+	bool doubt;		/* may be of this generation or the one before */
 };
 
 struct actor {
-	unsigned int host;	/* whose memory */
+	unsigned int host;	/* whose memory it works on */
 	unsigned int index;
 	unsigned int seed;
 	pthread_t thread;
@@ -99,15 +99,15 @@ struct actor {
 	int mem;		/* /proc/PID/mem of another process, or -1 */
 	int blk;
 	int fd[NR_DEVICES];
-	uint32_t opened[NR_DEVICES];	/* what @away was then */
-	pthread_mutex_t mr_lock;	/* others may register it anew */
+	uint32_t opened[NR_DEVICES];	/* @away when it was opened */
+	pthread_mutex_t mr_lock;	/* other threads may register it again */
 	struct link link;
 	struct ibv_mr *mr;
 	struct ibv_mr *ram_mr;
 	uint32_t rkey;
 };
 
-/* What an operation is about. */
+/* The target of an operation. */
 struct target {
 	unsigned int region;
 	unsigned int index;	/* of the unit */
@@ -119,14 +119,14 @@ struct target {
 	struct words next;
 };
 
-/* What was going on when an operation began. */
+/* The sequence numbers when an operation began. */
 struct moment {
 	uint32_t flux;
 	uint32_t wiped;
 	uint32_t pressure;
 };
 
-/* What is done to a unit, to pages, or to the mapping, and how often. */
+/* An operation's object: a unit, pages, the mapping; and how often it is chosen. */
 enum class { WEATHER, WRITE, READ, PAGES, SHAPE, WIPE };
 
 struct operation {
@@ -151,8 +151,8 @@ struct words unit_words(const struct actor *a, unsigned int region,
 unsigned int chance(struct actor *a, unsigned int n);
 
 /*
- * Has something changed since, or is it changing? May an operation by a device
- * fail like that, then?
+ * Note the present state. Has it changed since, or is it changing? May an operation
+ * by a device fail with this error, then?
  */
 struct moment look_around(const struct actor *a, unsigned int region);
 bool changed(uint32_t before, uint32_t now);
@@ -160,8 +160,8 @@ bool is_allowed(const struct actor *a, enum device device,
 		const struct target *t, const struct moment *before, int err);
 
 /*
- * What happened is counted, and printed if it must not. A failure is excused if what
- * it was about has changed meanwhile: how often that is depends on the machine.
+ * Count a result, and print an error that is not allowed. A failure is excused if
+ * its target changed during the operation: how often that is depends on the machine.
  */
 void count(enum kind kind, int err);
 void judge(const struct actor *a, enum kind kind, const struct target *t,
@@ -172,8 +172,8 @@ bool check(const uint64_t *found, const struct words *words,
 	   uint32_t oldest, bool zero, const void *addr, const char *how);
 
 /*
- * The CPU's accesses. Those to a region whose mapping is being changed wait in a
- * signal handler until it is there again.
+ * CPU accesses. An access to a region whose mapping is being changed waits in a
+ * signal handler until the mapping is there again.
  */
 void wait_for_mapping(int sig, siginfo_t *info, void *context);
 int unit_peek(struct actor *a, const struct target *t, void *buf);
@@ -181,12 +181,12 @@ int unit_poke(struct actor *a, const struct target *t,
 	      const struct words *words);
 int look_cpu(struct actor *a, struct target *t);
 
-/* Returns a file descriptor; -ENODEV while it is away. */
+/* Returns a file descriptor; -ENODEV while the device is away. */
 int device_get(struct actor *a, enum device device);
 void device_close(struct actor *a, enum device device);
 enum device any_gpu(struct actor *a);
 
-/* Of stress.c */
+/* In stress.c */
 int child(struct actor *a, struct target *t);
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the stress test does to memory, one thing at a time. What may fail, and why,
- * is said by struct means; the table of it all is at the end.
+ * The operations of the stress test. struct means says how they may fail, and why;
+ * the table of operations is at the end.
  */
 #include <linux/mman.h>
 
@@ -28,7 +28,7 @@ static __thread unsigned int segv_tries;
 
 uint8_t *arena(unsigned int host)
 {
-	/* Where nothing else is ever mapped, as long as there is room above */
+	/* Nothing else is ever mapped here, as long as there is room above */
 	return (uint8_t *)(0x100000000000UL + host * 0x10000000000UL);
 }
 
@@ -59,8 +59,8 @@ struct words unit_words(const struct actor *a, unsigned int region,
 }
 
 /*
- * What may go wrong with an operation by some means, in three cases: always; when
- * the mapping of the region changed meanwhile; when the device went.
+ * The errors of operations by some means, in three cases: at any time; if the
+ * mapping of the region changed during the operation; if the device was removed.
  */
 struct means {
 	int always[4];
@@ -69,7 +69,7 @@ struct means {
 };
 
 static const struct means means[] = {
-	/* Others keep changing the page tables; see vsvm_drm.h */
+	/* Other threads keep changing the page tables; see vsvm_drm.h */
 	[0 ... MAX_GPUS - 1] = {
 		.always = { EBUSY },
 		.flux = { EFAULT, EACCES },
@@ -80,15 +80,15 @@ static const struct means means[] = {
 		.flux = { EFAULT, EPERM },
 		.gone = { ENODEV },
 	},
-	/* A request that is under way ends with an I/O error, or in part */
+	/* A request under way ends with an I/O error, or in part */
 	[NVME] = {
 		.always = { EBUSY },
 		.flux = { EFAULT, ENODATA },
 		.gone = { ENODEV, EIO, ENODATA },
 	},
 	/*
-	 * soft-RoCE tells the other side of any fault that fails, and such as
-	 * others keep changing the page tables fail, too. EAGAIN: no MR just now
+	 * EREMOTEIO: a fault failed, perhaps because other threads keep changing the
+	 * page tables. EAGAIN: there is no MR at present
 	 */
 	[RXE] = {
 		.always = { EREMOTEIO, EAGAIN, EBUSY },
@@ -240,7 +240,7 @@ static void rdma_fini(struct actor *a)
 	pthread_mutex_unlock(&a->mr_lock);
 }
 
-/* With the lock held. Returns 0, or what the other side would say. */
+/* With the lock held. Returns 0 or a negative errno. */
 static int rdma_register(struct actor *a)
 {
 	a->mr = rdma_reg_odp(&a->link.far, arena(a->host), ARENA);
@@ -311,7 +311,7 @@ enum device any_gpu(struct actor *a)
 	return chance(a, shared->gpus);
 }
 
-/* An RDMA connection is not what it was after an error. */
+/* An RDMA connection has to be revived, or closed, after an error. */
 static int rdma_done(struct actor *a, int err)
 {
 	if (err && (err != -EREMOTEIO || link_revive(&a->link)))
@@ -320,8 +320,8 @@ static int rdma_done(struct actor *a, int err)
 }
 
 /*
- * Writers: make a unit the next generation. They return 0, or an errno; words are
- * then as before or as they should be.
+ * Writers: bring a unit to its next generation. They return 0 or a negative errno;
+ * then each word has its old or its new value.
  */
 
 static int write_cpu(struct actor *a, struct target *t)
@@ -357,7 +357,7 @@ static int write_rdma(struct actor *a, struct target *t)
 				       (uintptr_t)t->mem, load(&a->rkey), t->size));
 }
 
-/* @old is what the other side says was there. */
+/* @old is the previous value that the other side reports. */
 static int write_atomic(struct actor *a, struct target *t, bool swap)
 {
 	uint64_t add = 1ULL << WORD_GEN_SHIFT, *old = (uint64_t *)a->ram;
@@ -368,7 +368,7 @@ static int write_atomic(struct actor *a, struct target *t, bool swap)
 	for (i = 0; i < t->now.n && !err; i++) {
 		uint64_t addr = (uintptr_t)t->mem + i * 8;
 
-		*old = ~0ULL;	/* should it not arrive */
+		*old = ~0ULL;	/* in case no value arrives */
 		if (swap)
 			err = rdma_cmp_swap(&a->link.near, old, a->ram_mr->lkey,
 					    addr, load(&a->rkey),
@@ -429,7 +429,7 @@ int look_cpu(struct actor *a, struct target *t)
 	return unit_peek(a, t, a->ram);
 }
 
-/* A sum that is wrong is what was found, even if the words are right. */
+/* The GPU returns no words: fill in the expected ones, but the sum if it is wrong. */
 static int sum_gpu(struct actor *a, struct target *t)
 {
 	int gpu = device_get(a, t->device = any_gpu(a)), err;
@@ -480,7 +480,7 @@ static int write_disk(struct actor *a, struct target *t)
 	return err ? err : disk_transfer(a->blk, disk, a->ram, disk_pos(a), t->size, false);
 }
 
-/* Those who move pages, which changes no content */
+/* Operations that move pages, which changes no contents */
 
 static int to_vram(struct actor *a, struct target *t)
 {
@@ -528,7 +528,7 @@ static int collapse(struct actor *a, struct target *t)
 {
 	int err;
 
-	t->region %= 3;		/* those that are huge */
+	t->region %= 3;		/* the huge regions */
 	t->mem = region_mem(a->host, t->region);
 	t->size = HUGE_PAGE;
 	err = advise(a, t);
@@ -547,7 +547,7 @@ static int split(struct actor *a, struct target *t)
 	return file_write("/sys/kernel/debug/split_huge_pages", range);
 }
 
-/* Those who change the mapping. One at a time for each region. */
+/* Operations that change the mapping. One at a time for each region. */
 
 static int protect(struct actor *a, struct target *t)
 {
@@ -563,7 +563,7 @@ static int protect(struct actor *a, struct target *t)
 	return err;
 }
 
-/* A content stays what it is, wherever it is mapped. */
+/* The contents stay the same, wherever they are mapped. */
 static int remap(struct actor *a, struct target *t)
 {
 	uint8_t *away = arena(a->host) + 2 * ARENA + t->region * HUGE_PAGE;
@@ -592,7 +592,7 @@ static int unmap(struct actor *a, struct target *t)
 	return 0;
 }
 
-/* Of any actor of the host, at work or not. */
+/* Register the MR of any actor of the host again, even while it is in use. */
 static int reregister(struct actor *a, struct target *t)
 {
 	struct actor *other = &actors[chance(a, NEIGHBOUR)];
@@ -645,7 +645,7 @@ const struct operation operations[NR_KINDS] = {
 	[K_lazyfree]	  = { WIPE, 8, advise, false, MADV_FREE },
 	[K_child]	  = { PAGES, 4, child },
 	[K_reregister]	  = { PAGES, 8, reregister },
-	/* What a neighbour does */
+	/* Operations of a neighbour */
 	[K_write_other]	  = { WRITE, 0, write_cpu },
 	[K_look_other]	  = { READ, 0, look_cpu },
 };

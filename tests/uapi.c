@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The ioctls of vsvm: that they do what they say, and what they say to nonsense.
+ * The ioctls of vsvm: they do what they should, and refuse invalid input.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -40,7 +40,7 @@ FIXTURE_SETUP(uapi)
 	buffer_write(&self->src, 0, SIZE);
 }
 
-/* Whatever the test has done, the data is what it should be. */
+/* Whatever the test has done, the data is as expected. */
 FIXTURE_TEARDOWN(uapi)
 {
 	EXPECT_EQ(-1, buffer_differs(&self->buf));
@@ -51,7 +51,7 @@ FIXTURE_TEARDOWN(uapi)
 	close(self->gpu);
 }
 
-/* What the operations do */
+/* Operations */
 
 static const struct piece {
 	size_t offset;
@@ -66,8 +66,8 @@ static const struct piece {
 };
 
 /*
- * What cannot be reclaimed of it. KASAN keeps what is freed for a while, until its
- * cache is shrunk.
+ * Slab memory that cannot be reclaimed. KASAN keeps freed memory for a while, until
+ * its cache is shrunk.
  */
 static uint64_t slab_size(void)
 {
@@ -156,7 +156,7 @@ TEST_F(uapi, copy_to_the_neighbour)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
 }
 
-/* Memory that is elsewhere at first: in swap, nowhere, split, or of two sizes. */
+/* Memory that is in swap, not populated, split, or of two sizes at first. */
 TEST_F(uapi, memory_of_all_kinds)
 {
 	uint8_t *mem = self->buf.mem, *shadow = self->buf.shadow;
@@ -201,7 +201,7 @@ TEST_F(uapi, prefetch_there_and_back)
 
 #define FAIL	"/sys/kernel/debug/fail_page_alloc/"
 
-/* RAM has no huge page left, or so it seems. */
+/* Let RAM seem to have no huge page left. */
 static int fail_huge_pages(bool fail)
 {
 	int err = file_write(FAIL "min-order", "9");
@@ -314,7 +314,7 @@ static int may_work_but_not_count(void *arg)
 	       gpu_counters(gpu, &counters) != -EPERM;
 }
 
-/* They tell of what others do. */
+/* The counters tell what other processes do. */
 TEST_F(uapi, counters_are_not_for_everybody)
 {
 	struct child child;
@@ -358,7 +358,7 @@ TEST_F(uapi, nobody_keeps_all_of_vram)
 	EXPECT_EQ(0, child_end(&child));
 }
 
-/* What the kernel has for ranges, which nothing is mapped to any more. */
+/* The kernel keeps no memory for ranges in which nothing is mapped any more. */
 TEST_F(uapi, ranges_of_nothing_take_no_memory)
 {
 	const size_t size = MIB(2048);
@@ -490,7 +490,7 @@ TEST_F(uapi, read_only_file_is_summed_up)
 	close(fd);
 }
 
-/* What a thread may not do itself, the GPU does not do for it. */
+/* The GPU makes no access for a thread that the thread may not make itself. */
 TEST_F(uapi, protection_keys_bind_the_gpu)
 {
 	uint8_t *deny = self->buf.mem, *read = deny + HUGE_PAGE;
@@ -502,7 +502,7 @@ TEST_F(uapi, protection_keys_bind_the_gpu)
 	ASSERT_EQ(0, pkey_mprotect(deny, HUGE_PAGE, PROT_READ | PROT_WRITE, deny_key));
 	ASSERT_EQ(0, pkey_mprotect(read, HUGE_PAGE, PROT_READ | PROT_WRITE, read_key));
 
-	/* Nor what it has a mapping of. */
+	/* The second time, the GPU has a mapping of the memory. */
 	for (i = 0; i < 2; i++) {
 		EXPECT_EQ(-EFAULT, gpu_sum(self->gpu, deny, PAGE, &self->sum));
 		EXPECT_EQ(0, self->sum);
@@ -524,7 +524,7 @@ TEST_F(uapi, protection_keys_bind_the_gpu)
 	EXPECT_EQ(0, pkey_free(read_key));
 }
 
-/* Bad input. Nothing of it changes the memory; the teardown looks. */
+/* Bad input. It must not change the memory, which the teardown checks. */
 
 #define GPU_OPS(_check, _mem, _size) do {				\
 	_check(gpu_fill(self->gpu, _mem, _size, KEY));			\
@@ -600,7 +600,7 @@ TEST_F(uapi, ranges_beyond_user_space)
 	GPU_OPS(EXPECT_EFAULT, (void *)0, PAGE);
 }
 
-/* In a process of its own, since all that it has is in these ranges. */
+/* In a separate process, since these ranges contain all of its memory. */
 static int work_on_huge_ranges(void *arg)
 {
 	uint8_t *mem = arg;
@@ -635,7 +635,7 @@ TEST_F(uapi, holes)
 	EXPECT_EFAULT(gpu_sum(self->gpu, mem, 4 * PAGE, &self->sum));
 	EXPECT_EFAULT(gpu_sum(self->gpu, mem + 2 * PAGE - 8, 16, &self->sum));
 
-	/* Residency is there to tell. */
+	/* gpu_residency() reports holes instead of failing. */
 	ASSERT_EQ(0, gpu_residency(self->gpu, mem, 4 * PAGE, &self->where));
 	EXPECT_EQ(1, self->where.none);
 
@@ -681,7 +681,7 @@ TEST_F(uapi, read_only_memory_in_vram)
 	ASSERT_EQ(0, buffer_xor(&self->buf, self->gpu, 8, SIZE - 8));
 }
 
-/* Even if the GPU has had a mapping of all of it. */
+/* Even if the GPU has mapped all of it before. */
 TEST_F(uapi, protection_of_other_pages_does_not_matter)
 {
 	uint8_t *mem = self->buf.mem;
@@ -701,9 +701,9 @@ TEST_F(uapi, protection_of_other_pages_does_not_matter)
 }
 
 /*
- * Memory of which the process may write the first half. The GPU has read the
- * second one, and so has got a mapping of all, as it was then: of pages that are
- * another's as well.
+ * The process may write to the first half of this memory. The GPU has read the
+ * second half, and so has mapped all of it as it was then, with pages that others
+ * use as well.
  */
 
 enum others { FILE_PAGES, ZERO_PAGES, CHILDS_PAGES, CHILDS_PAGES_IN_VRAM };
@@ -746,7 +746,7 @@ static int child_sees_what_was(void *arg)
 	return buffer_differs(arg) != -1;
 }
 
-/* Others' pages, at the place of the buffer. */
+/* Map pages that others use as well at the address of the buffer. */
 static int half_get(FIXTURE_DATA(half) *self, enum others others)
 {
 	struct buffer *buf = &self->buf;
@@ -776,7 +776,7 @@ static int half_get(FIXTURE_DATA(half) *self, enum others others)
 	if (err)
 		return err;
 
-	/* The GPU knows the range from before it has two halves */
+	/* The GPU already has a range for this memory before its halves differ */
 	if (buffer_differs_on_gpu(buf, self->gpu) != -1)
 		return -EILSEQ;
 	if ((others == FILE_PAGES || others == ZERO_PAGES) &&
@@ -803,7 +803,7 @@ FIXTURE_SETUP(half)
 			    variant->size / 2), self->sum);
 }
 
-/* Neither the others nor the second half have seen anything of it. */
+/* Neither the other users nor the second half have seen any of the writes. */
 FIXTURE_TEARDOWN(half)
 {
 	static uint8_t now[HUGE_PAGE], none[HUGE_PAGE];
@@ -816,7 +816,7 @@ FIXTURE_TEARDOWN(half)
 	if (variant->others == FILE_PAGES) {
 		struct buffer file = { .size = variant->size };
 
-		/* The child has a shadow as it was; and the file has it, too */
+		/* The child has seen the old data. The file still has it, too */
 		EXPECT_EQ((ssize_t)file.size, pread(self->fd, now, file.size, 0));
 		EXPECT_EQ(-1, differs(now + file.size / 2,
 				      self->buf.shadow + file.size / 2,
@@ -874,7 +874,7 @@ static int xor_half(void *arg)
 	return buffer_xor(buf, gpu, 0, buf->size / 2);
 }
 
-/* Nor by who has them from us, and a GPU. */
+/* Nor have they seen the writes of a child that inherits the memory. */
 TEST_F(half, is_xored_by_a_child)
 {
 	struct child child;
@@ -974,8 +974,8 @@ TEST_F(uapi, unknown_ioctls)
 }
 
 /*
- * A size that is not the structure's is a version that we do not have: what is
- * missing is zero, and so an invalid range; what is too much is left alone.
+ * An argument of another size is another version of the structure: missing fields
+ * are zero, and make the range invalid; extra bytes are left alone.
  */
 TEST_F(uapi, wild_sizes)
 {
@@ -1031,7 +1031,7 @@ TEST_F(uapi, arguments_out_of_reach)
 
 /* Files and processes */
 
-/* What a process may do with the file of another. */
+/* A process may do nothing with the file of another process. */
 static int all_refused(int gpu, void *mem)
 {
 	struct drm_vsvm_residency where;
@@ -1125,7 +1125,7 @@ TEST_F(uapi, file_closed_in_mid_operation)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
 }
 
-/* Both kinds of work, for ever. */
+/* Both kinds of work, again and again. */
 static void work_until_killed(volatile int *ready)
 {
 	struct buffer buf = {}, src = {};
@@ -1169,7 +1169,7 @@ TEST_F(uapi, process_killed_in_mid_operation)
 	}
 }
 
-/* There are hours of work in it. */
+/* The range takes hours. */
 TEST_F(uapi, process_killed_in_a_huge_range)
 {
 	struct drm_vsvm_residency where;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who looks on: what the kernel tells of memory must not depend on where it is.
- * A GPU and a peer access memory in VRAM, and whoever waits for accesses, counts
- * them, merges pages, reclaims or dumps them sees the same as in RAM.
+ * The kernel's reports about memory must not depend on where it is. A GPU and a peer
+ * access memory in VRAM. Features that wait for accesses, count them, or merge,
+ * reclaim or dump pages work as they do in RAM.
  */
 #include <elf.h>
 #include <fcntl.h>
@@ -28,11 +28,11 @@
 #define SIZE	HUGE_PAGE
 #define PAGES	(SIZE / PAGE)
 
-/* What is accessed, of all that is looked at. */
+/* The part that is accessed. */
 #define PART		KIB(64)
 #define PART_PAGES	(PART / PAGE)
 
-/* Pages of a range whose entry in /proc/PID/pagemap has a bit. */
+/* The number of pages of a range whose entry in /proc/PID/pagemap has this bit set. */
 static size_t pagemap_count(const void *mem, size_t size, unsigned int bit)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY);
@@ -61,7 +61,7 @@ static int soft_dirty_clear(void)
 	return file_write("/proc/self/clear_refs", "4");
 }
 
-/* Pages of a range in a category; ~0 on errors. Makes them read-only, if told. */
+/* Pages of a range in a category; ~0 on errors. Write-protects them if @protect. */
 static size_t scan(const void *mem, size_t size, uint64_t category, bool protect)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY), i, found;
@@ -88,7 +88,7 @@ static size_t scan(const void *mem, size_t size, uint64_t category, bool protect
 	return pages;
 }
 
-/* A userfaultfd over memory, and a thread that lets each access pass. */
+/* A userfaultfd over memory, and a thread that resolves each fault. */
 struct watcher {
 	int fd;
 	bool rwp;
@@ -122,7 +122,7 @@ static int watcher_open(struct watcher *watcher, void *mem, uint64_t features,
 	return 0;
 }
 
-/* Accesses are not told, but noted, for PAGEMAP_SCAN to see. */
+/* Accesses cause no event, but are recorded for PAGEMAP_SCAN. */
 static int watcher_open_async(struct watcher *watcher, uint8_t *mem)
 {
 	return watcher_open(watcher, mem, UFFD_FEATURE_RWP | UFFD_FEATURE_RWP_ASYNC,
@@ -192,7 +192,7 @@ static void watcher_close(struct watcher *watcher)
 	close(watcher->fd);
 }
 
-/* A line of the area's in /proc/PID/smaps, in KiB; ~0 if there is none. */
+/* A value of the area in /proc/PID/smaps, in KiB; ~0 if there is none. */
 static size_t smaps(pid_t pid, const void *mem, const char *key)
 {
 	unsigned long start, end;
@@ -254,7 +254,7 @@ FIXTURE_TEARDOWN(watch)
 	EXPECT_EQ(0, bench_fini(&self->bench));
 }
 
-/* All that a GPU does without a write: for those who look on, there is none. */
+/* All operations of a GPU that do not write. They must not count as writes. */
 static int gpu_reads(struct bench *bench)
 {
 	uint8_t *mem = bench->buf.mem;
@@ -290,7 +290,7 @@ TEST_F(watch, soft_dirty_sees_a_peer_write)
 	struct bench *bench = &self->bench;
 	uint8_t *mem = bench->buf.mem;
 
-	/* With what it has resolved before, too. */
+	/* Also through the pages that the peer has resolved before. */
 	ASSERT_EQ(0, bench_write_new(bench, 0, SIZE));
 	ASSERT_EQ(0, soft_dirty_clear());
 	EXPECT_EQ(-1, bench_differs(bench));
@@ -320,7 +320,7 @@ TEST_F(watch, soft_dirty_survives_fork_and_mprotect)
 	EXPECT_EQ(PAGES, soft_dirty(mem, SIZE));
 	ASSERT_EQ(0, mprotect(mem, SIZE, PROT_READ | PROT_WRITE));
 
-	/* Writable again, which only a migration makes it. */
+	/* Writable again. Only a migration makes the entries writable. */
 	ASSERT_EQ(0, gpu_to_ram(bench->gpu, mem, SIZE));
 	buffer_write(&bench->buf, 0, SIZE);
 	ASSERT_EQ(0, gpu_to_vram(bench->gpu, mem, SIZE, NULL));
@@ -332,7 +332,7 @@ TEST_F(watch, soft_dirty_survives_fork_and_mprotect)
 
 TEST_F(watch, soft_dirty_is_set_by_mremap)
 {
-	/* A page table that moves as a whole does not count. */
+	/* mremap() marks no pages when it moves a page table as a whole. */
 	size_t size = variant->advice == MADV_HUGEPAGE ? SIZE : SIZE - PAGE;
 	struct bench *bench = &self->bench;
 	uint8_t *mem = bench->buf.mem;
@@ -508,8 +508,8 @@ TEST_F(watch, userfaultfd_is_told_of_what_is_missing)
 }
 
 /*
- * A fault that takes longer than a peer waits for pages to stay is none the less
- * one that ends, also if another one follows on the same page.
+ * A fault that takes longer than a peer's timeout for pages that change still
+ * succeeds, even if another fault on the same page follows.
  */
 TEST_F(watch, userfaultfd_may_take_its_time)
 {
@@ -532,7 +532,7 @@ TEST_F(watch, userfaultfd_may_take_its_time)
 	watcher_close(&watcher);
 }
 
-/* What of a range is moved elsewhere; -errno if nothing is. */
+/* Returns how much of a range is moved; -errno if nothing is. */
 static ssize_t watcher_move(struct watcher *watcher, void *dst, const void *src,
 			    size_t size)
 {
@@ -556,7 +556,7 @@ TEST_F(watch, userfaultfd_moves_what_is_in_vram)
 
 	ASSERT_EQ(0, buffer_map(&target, SIZE, variant->advice));
 	ASSERT_EQ(0, watcher_open(&watcher, target.mem, 0, UFFDIO_REGISTER_MODE_MISSING));
-	/* With what a peer has resolved. */
+	/* Let the peer resolve the pages first. */
 	ASSERT_EQ(-1, bench_differs(bench));
 	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
 	evicted = pages_evicted(bench->gpu);
@@ -568,7 +568,7 @@ TEST_F(watch, userfaultfd_moves_what_is_in_vram)
 	EXPECT_EQ(huge ? PAGES : 0, huge_pages_in_vram(bench->gpu, target.mem, SIZE));
 	EXPECT_EQ(PAGES, soft_dirty(target.mem, SIZE));
 
-	/* It can be read and written, from everywhere. */
+	/* GPU and CPU can read and write the memory. */
 	memcpy(target.shadow, bench->buf.shadow, SIZE);
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&target, bench->gpu));
 	ASSERT_EQ(0, buffer_xor(&target, bench->gpu, 0, SIZE));
@@ -576,7 +576,7 @@ TEST_F(watch, userfaultfd_moves_what_is_in_vram)
 	ASSERT_EQ(0, gpu_to_ram(bench->gpu, target.mem, PART));
 	EXPECT_EQ(-1, buffer_differs(&target));
 
-	/* And is where it was no more. */
+	/* It is no longer at its old address. */
 	memset(bench->buf.shadow, 0, SIZE);
 	EXPECT_EQ(-1, bench_differs(bench));
 	ASSERT_EQ(0, bench_write_new(bench, 0, PART));
@@ -676,8 +676,8 @@ TEST_F(watch, userfaultfd_moves_nothing_over_what_is_in_vram)
 /* Reclaim */
 
 /*
- * Memory that the kernel may free as long as nobody writes to it goes to VRAM, where
- * other memory has been before, and the GPU writes there.
+ * Memory that the kernel may free until it is written to goes to VRAM that had other
+ * contents before. Then the GPU writes to it.
  */
 static int write_to_freed(const struct bench *bench, struct buffer *fresh, int advice)
 {
@@ -726,8 +726,8 @@ TEST_F(watch, writes_are_kept_when_memory_becomes_read_only)
 }
 
 /*
- * Nobody can write to it, so that it may still be freed when it is back. Returns how
- * many KiB of it are swapped.
+ * No process can write to this memory, so the kernel may still free it when it is
+ * back. Returns how many KiB of it are swapped instead.
  */
 static long freed_and_swapped(const struct bench *bench, int advice)
 {
@@ -742,7 +742,7 @@ static long freed_and_swapped(const struct bench *bench, int advice)
 	buffer_write(&fresh, 0, SIZE);
 	if (madvise(fresh.mem, SIZE, MADV_FREE) || mprotect(fresh.mem, SIZE, PROT_READ))
 		return -errno;
-	/* Where other memory has been before. */
+	/* The VRAM had other contents before. */
 	err = gpu_to_vram(bench->gpu, bench->buf.mem, SIZE, NULL) ?:
 	      gpu_to_ram(bench->gpu, bench->buf.mem, SIZE) ?:
 	      gpu_to_vram(bench->gpu, fresh.mem, SIZE, &pages) ?:
@@ -753,7 +753,7 @@ static long freed_and_swapped(const struct bench *bench, int advice)
 	return err ?: pages != PAGES ? -EAGAIN : swapped;
 }
 
-/* A page that somebody uses while it is to be freed is swapped. That may happen once. */
+/* A page that is in use just when it should be freed is swapped: try again. */
 TEST_F(watch, memory_that_may_be_freed_is_not_swapped)
 {
 	long swapped = 0;
@@ -769,7 +769,7 @@ TEST_F(watch, memory_that_may_be_freed_is_not_swapped)
 
 /* NUMA balancing */
 
-/* How often it has been through the memory of the process; -1 if it does not say. */
+/* How often it has scanned the process's memory; -1 if the kernel does not say. */
 static long numa_scans(void)
 {
 	return field_read("/proc/self/sched", "mm->numa_scan_seq");
@@ -786,7 +786,7 @@ TEST_F(watch, numa_balancing_leaves_vram_alone)
 	ASSERT_EQ(0, file_write("/proc/sys/kernel/numa_balancing", "1"));
 	scans = numa_scans();
 	ASSERT_LE(0, scans);
-	/* It is up to whoever uses the CPU. */
+	/* Scans depend on the CPU time that the process uses. */
 	while (numa_scans() < scans + 2 && now() < end)
 		for (spin = 0; spin < 10000000; spin++)
 			;
@@ -822,7 +822,7 @@ TEST_F(watch, userfaultfd_moves_nothing_that_others_have)
 	EXPECT_EQ(-EBUSY, watcher_move(&watcher, target.mem, mem, SIZE));
 	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, mem, SIZE));
 
-	/* Nor is a huge page split for the attempt. */
+	/* The attempt splits no huge page, either. */
 	EXPECT_EQ(-EBUSY, watcher_move(&watcher, target.mem + PAGE, mem + PART, PART));
 	EXPECT_EQ(huge, huge_pages_in_vram(bench->gpu, mem, SIZE));
 	EXPECT_EQ(0, child_end(&child));
@@ -874,7 +874,7 @@ TEST_F(watch, memory_of_two_processes_goes_to_vram)
 #define PATTERN	"/proc/sys/kernel/core_pattern"
 #define CORE	"/tmp/watch.core"
 
-/* A process dies whose memory is in VRAM. */
+/* A process whose memory is in VRAM dies. */
 static int die(const struct buffer *buf)
 {
 	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
@@ -889,7 +889,7 @@ static int die(const struct buffer *buf)
 	abort();
 }
 
-/* What the core says was there; the offset in its file, or 0. */
+/* The offset of this memory in the core file; 0 if the core does not have it. */
 static off_t core_offset(int fd, const void *mem, size_t size)
 {
 	Elf64_Ehdr header;
@@ -975,8 +975,8 @@ TEST(devices_do_not_read_secret_memory)
 }
 
 /*
- * The kernel's own test device migrates what it is told to, and touches nothing
- * but what it reads or writes.
+ * The kernel's own test device migrates only the memory that it is told to, and
+ * touches only the memory that it reads or writes.
  */
 
 FIXTURE(device) {
@@ -1023,7 +1023,7 @@ static int device_do(FIXTURE_DATA(device) *self, unsigned long request, size_t s
 	return ioctl(self->fd, request, &cmd) ? -errno : 0;
 }
 
-/* How much of it is in RAM. */
+/* The number of pages in RAM. */
 static size_t present(const struct buffer *buf)
 {
 	return pagemap_count(buf->mem, buf->size, 63);
@@ -1046,17 +1046,17 @@ TEST_F(device, soft_dirty_migrates)
 	buffer_write(&self->buf, 0, SIZE);
 	ASSERT_EQ(0, device_do(self, HMM_DMIRROR_MIGRATE_TO_DEV, SIZE));
 	EXPECT_EQ(PAGES, soft_dirty(mem, SIZE));
-	/* Cleared where it is, it is not set by coming back. */
+	/* The bit is cleared on the device, and the migration back does not set it. */
 	ASSERT_EQ(0, soft_dirty_clear());
 	EXPECT_EQ(0, soft_dirty(mem, SIZE));
 	ASSERT_EQ(0, device_do(self, HMM_DMIRROR_MIGRATE_TO_SYS, SIZE));
 	EXPECT_EQ(0, soft_dirty(mem, SIZE));
-	/* And still there is a fault for the next write. */
+	/* The next write still faults. */
 	buffer_write(&self->buf, 0, PART);
 	EXPECT_EQ(PART_PAGES, soft_dirty(mem, PART));
 }
 
-/* What is protected is so after a migration, either way. */
+/* Write protection survives a migration, either way. */
 TEST_F(device, write_protection_migrates)
 {
 	uint8_t *mem = self->buf.mem;
@@ -1112,7 +1112,7 @@ static void ignore(int signal __attribute__((unused)))
 {
 }
 
-/* Signals of which nobody who waits for a device has to take notice. */
+/* Signals that need not disturb a thread that waits for a device. */
 static int alarm_every(unsigned int us)
 {
 	struct itimerval timer = { { .tv_usec = us }, { .tv_usec = us } };
@@ -1131,16 +1131,16 @@ TEST_F(device, merged_pages_become_those_of_the_process)
 	ASSERT_EQ(0, buffer_map(&other, SIZE, variant->advice));
 	memset(other.mem, 0x77, SIZE);
 
-	/* The pages of a process begin unmerged, and there is no other. */
+	/* At first all pages are unmerged, and there are no other users of KSM. */
 	ASSERT_EQ(0, file_write(KSM "run", "2"));
 	ASSERT_EQ(0, file_write(KSM "sleep_millisecs", "10"));
 	ASSERT_EQ(0, file_write(KSM "pages_to_scan", "5000"));
 	ASSERT_EQ(0, file_write(KSM "run", "1"));
 	ASSERT_EQ(0, madvise(self->buf.mem, SIZE, MADV_MERGEABLE));
-	/* A page of KSM's takes 256 sharers; the one it was counts as none. */
+	/* A KSM page takes 256 sharers; the first one is not counted. */
 	ASSERT_EQ(0, pages_shared(PAGES - 8));
 
-	/* That is, unless it merges them again before they have migrated. */
+	/* Stop ksmd, which could merge them again before they have migrated. */
 	ASSERT_EQ(0, file_write(KSM "run", "0"));
 	ASSERT_EQ(0, alarm_every(1000));
 	EXPECT_EQ(0, device_do(self, HMM_DMIRROR_MIGRATE_TO_DEV, SIZE));
@@ -1148,7 +1148,7 @@ TEST_F(device, merged_pages_become_those_of_the_process)
 	EXPECT_EQ(0, present(&self->buf));
 	EXPECT_EQ(-1, differs(self->copy.mem, self->buf.shadow, SIZE));
 
-	/* ksmd compares with the pages that it has. */
+	/* ksmd compares with the pages that it has merged. */
 	ASSERT_EQ(0, file_write(KSM "run", "1"));
 	ASSERT_EQ(0, madvise(other.mem, SIZE, MADV_MERGEABLE));
 	EXPECT_EQ(0, pages_shared(PAGES - 8));
@@ -1157,7 +1157,7 @@ TEST_F(device, merged_pages_become_those_of_the_process)
 	buffer_unmap(&other);
 }
 
-/* Page faults of this process, those that a device has had on its behalf as well. */
+/* Page faults of this process, including those that a device has on its behalf. */
 static long faults(void)
 {
 	struct rusage usage;
@@ -1166,7 +1166,7 @@ static long faults(void)
 	return usage.ru_minflt;
 }
 
-/* Those that KSM has put in the place of pages of zeroes. */
+/* The zero pages that KSM has put in the place of pages full of zeroes. */
 static long zero_pages(void)
 {
 	FILE *file = fopen("/proc/self/ksm_stat", "r");
@@ -1181,7 +1181,7 @@ static long zero_pages(void)
 	return pages;
 }
 
-/* Where pages are huge they are split first, and none is left for it. */
+/* Huge pages would be split first, which maps zero pages and leaves none to KSM. */
 TEST(zero_pages_of_ksm_are_counted)
 {
 	uint64_t others = number_read(KSM "ksm_zero_pages");
@@ -1205,7 +1205,7 @@ TEST(zero_pages_of_ksm_are_counted)
 	ASSERT_EQ(0, file_write(KSM "run", "0"));
 	ASSERT_EQ(0, file_write(KSM "use_zero_pages", "0"));
 
-	/* The device clears its pages: nothing is made in RAM to be copied. */
+	/* The device clears its own pages: none is allocated in RAM to be copied. */
 	memset(self.copy.mem, 1, SIZE);
 	before = faults();
 	EXPECT_EQ(0, device_do(&self, HMM_DMIRROR_MIGRATE_TO_DEV, SIZE));
@@ -1221,7 +1221,7 @@ TEST(zero_pages_of_ksm_are_counted)
 	close(self.fd);
 }
 
-/* What is clean may be freed: who writes by a snapshot would lose it. */
+/* A clean page may be freed: a write through a snapshot would be lost. */
 TEST_F(device, clean_pages_are_not_writable_in_a_snapshot)
 {
 	const uint8_t *prot = self->copy.mem;
@@ -1274,7 +1274,7 @@ TEST(a_page_of_hugetlb_takes_one_fault)
 	ASSERT_NE(MAP_FAILED, pages.mem);
 	self.buf = pages;
 
-	/* It is there, but not to be written to. */
+	/* The page is present, but not writable. */
 	ASSERT_EQ(0, *(volatile uint8_t *)pages.mem);
 	before = faults();
 	ASSERT_EQ(0, device_do(&self, HMM_DMIRROR_WRITE, HUGE_PAGE));
@@ -1287,7 +1287,7 @@ TEST(a_page_of_hugetlb_takes_one_fault)
 	EXPECT_EQ(0, file_write("/proc/sys/vm/nr_hugepages", "0"));
 }
 
-/* It is dirty for who wants to write to it next, as it was before. */
+/* Memory that comes back is dirty, as before: the next write needs no fault. */
 TEST_F(device, memory_that_comes_back_takes_no_fault)
 {
 	long before;
@@ -1303,7 +1303,7 @@ TEST_F(device, memory_that_comes_back_takes_no_fault)
 	EXPECT_EQ(-1, buffer_differs(&self->buf));
 }
 
-/* The device maps what has migrated: there would be no fault to tell of. */
+/* The device maps the pages that it has migrated, and would not fault any more. */
 TEST_F(device, pages_whose_accesses_are_watched_stay)
 {
 	uint8_t *mem = self->buf.mem;
@@ -1319,7 +1319,7 @@ TEST_F(device, pages_whose_accesses_are_watched_stay)
 	EXPECT_EQ(PART_PAGES, scan(mem, PART, PAGE_IS_ACCESSED, false));
 	EXPECT_EQ(-1, differs(self->copy.mem, self->buf.shadow, PART));
 
-	/* And go, once it is known. */
+	/* They migrate once the access has been recorded. */
 	ASSERT_EQ(0, device_do(self, HMM_DMIRROR_READ, SIZE));
 	ASSERT_EQ(0, device_do(self, HMM_DMIRROR_MIGRATE_TO_DEV, SIZE));
 	EXPECT_EQ(0, present(&self->buf));
@@ -1327,7 +1327,7 @@ TEST_F(device, pages_whose_accesses_are_watched_stay)
 	EXPECT_EQ(-1, buffer_differs(&self->buf));
 }
 
-/* What KSM has merged is to migrate, but not by an access that nobody has made. */
+/* Merged pages would have to be unmerged by an access, which no thread has made. */
 TEST_F(device, merged_pages_whose_accesses_are_watched_stay)
 {
 	uint8_t *mem = self->buf.mem;
@@ -1382,7 +1382,7 @@ TEST(secret_memory_does_not_migrate)
 	close(device);
 }
 
-/* A huge page is wanted by the CPU, and none is free in RAM. */
+/* The CPU faults on a huge page, and no huge page is free in RAM. */
 TEST(a_fault_gets_small_pages_where_no_huge_one_is_free)
 {
 	struct hmm_dmirror_cmd cmd = { .npages = HMM_DMIRROR_FLAG_FAIL_ALLOC };
@@ -1397,7 +1397,7 @@ TEST(a_fault_gets_small_pages_where_no_huge_one_is_free)
 	ASSERT_EQ(0, device_do(&self, HMM_DMIRROR_MIGRATE_TO_DEV, SIZE));
 	EXPECT_EQ(0, present(&self.buf));
 
-	/* Once only: a second fault would get a huge page. */
+	/* Only the first allocation fails: a second fault would get a huge page. */
 	ASSERT_EQ(0, ioctl(self.fd, HMM_DMIRROR_FLAGS, &cmd));
 	EXPECT_EQ(-1, buffer_differs(&self.buf));
 	EXPECT_EQ(0, smaps(getpid(), self.buf.mem, "AnonHugePages"));

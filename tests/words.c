@@ -39,7 +39,7 @@ uint64_t words_sum(const struct words *words)
 static bool is_fine(uint64_t word, const struct words *words, size_t i,
 		    uint32_t oldest, bool zero)
 {
-	/* To xor or to add to what was lost has left something else there */
+	/* A xor or an add to a zeroed word leaves a word without address and writer */
 	if (!addr_of(word) && !writer_of(word) && zero)
 		return true;
 	return addr_of(word) == words->addr + i &&
@@ -47,7 +47,7 @@ static bool is_fine(uint64_t word, const struct words *words, size_t i,
 	       gen_of(word) >= oldest && gen_of(word) <= words->gen;
 }
 
-/* Of a word that is wrong, and how many beside it are just as they should be. */
+/* Describe a wrong word. @right: how many words beside it are as expected. */
 static const char *damage(uint64_t word, const struct words *words, size_t i,
 			  size_t right)
 {

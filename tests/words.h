@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Words that tell what they are: to which address they belong, the how manieth
- * write there they are from, and whose. So that one that is not as it should be
- * tells what has happened to it.
+ * Words that identify themselves: the address that they belong to, the number of the
+ * write that stored them, and their writer. So a wrong word tells what has happened.
  */
 #ifndef WORDS_H
 #define WORDS_H
@@ -16,8 +15,8 @@
 #define WORD_FIELD		0xffffffU
 
 /*
- * A row of words of one writer and one generation, the first of which belongs to
- * @addr. Addresses count words; they and generations have 24 bits.
+ * A row of words of one writer and one generation. The first one belongs to @addr.
+ * Addresses count words; addresses and generations have 24 bits.
  */
 struct words {
 	uint32_t addr;
@@ -35,16 +34,16 @@ static inline uint64_t words_at(const struct words *words, size_t i)
 void words_fill(volatile uint64_t *mem, const struct words *words);
 uint64_t words_sum(const struct words *words);
 
-/* What to xor each of them with to have the others. */
+/* The value that turns each word of @a into that of @b by xor. */
 static inline uint64_t words_xor(const struct words *a, const struct words *b)
 {
 	return words_at(a, 0) ^ words_at(b, 0);
 }
 
 /*
- * Compare with what was found. Generations from @oldest on are fine too, and so
- * are, if @zero, words that have been zero meanwhile. What is wrong is printed,
- * with @addr for where it was, and @how it was looked at.
+ * Compare the expected words with those that were @found. Generations from @oldest
+ * on are fine, too, and so are words that have been zeroed in between, if @zero.
+ * Prints wrong words, with @addr for where they were, and @how they were read.
  */
 bool words_check(const uint64_t *found, const struct words *words,
 		 uint32_t oldest, bool zero, const void *addr, const char *how);
