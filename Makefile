@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-# Everything goes to build/, but for what apt fetched and ccache keeps.
-# The work is done by the scripts in lab/; they can be run by hand as well.
+# All output goes to build/, except downloaded packages and the cache of ccache.
+# The scripts in lab/ do the work; they can be run by hand as well.
 
-# What is between the quotes of CMD='...' is the shell's, dollars and all
+# make must not expand the text of CMD='...': the shell gets it with its dollars
 override CMD := $(value CMD)
 export CMD
 

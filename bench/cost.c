@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What HMM costs an importer for each page, by kind of page, in instructions: to
- * be run with ICOUNT=1, on the patched kernel and on the unpatched one.
+ * Measures the cost of HMM for an importer, in instructions per page, by kind
+ * of page. Run it with ICOUNT=1, on the patched and on the unpatched kernel.
  *
- * A figure is the cost of twice as many pages less that of the pages, so that
- * what is there once drops out; of a few runs the cheapest, which no interrupt
- * has been part of. Figures go to stdout, one a line, see figures.h.
+ * A figure is the cost of twice as many pages minus the cost of the pages, so
+ * that fixed costs cancel out. Each cost is that of the cheapest of a few runs,
+ * which had no interrupt. Figures go to stdout, one a line, see figures.h.
  *
  *   fault      hmm_range_fault(), all kinds of pages
- *   callback   the same, of aliases; vsvm was loaded with use_callback=1
+ *   callback   the same for aliases, with vsvm loaded with use_callback=1
  *   map        hmm_dma_map_pfn() and invalidation, on this topology
  */
 #include <err.h>
@@ -36,14 +36,14 @@
 #define SIZE		(2 * HUGE_SIZE)
 #define RUNS		5
 
-/* RAM; pages of test_hmm, which both kernels have; pages of vsvm */
+/* RAM; memory of test_hmm, which both kernels have; memory of vsvm */
 enum memory { IN_RAM, IN_TEST_HMM, IN_VRAM };
 
 struct kind {
 	const char *name;
 	enum memory memory;
 	bool huge;
-	bool owner;	/* the importer is the pages' */
+	bool owner;	/* the importer owns the pages */
 	bool client;
 	enum { PAGES, PRIVATE, ALIASES } expected;
 };
@@ -92,8 +92,8 @@ static char *map_memory(size_t size, bool huge)
 }
 
 /*
- * Returns a file of the driver, which watches the process as long as it is open:
- * not while pages of others are measured.
+ * Returns a file of the driver, which watches the process while the file is
+ * open: close it before measuring pages of other drivers.
  */
 static int migrate(char *p, size_t size, enum memory memory)
 {
@@ -120,7 +120,7 @@ static int migrate(char *p, size_t size, enum memory memory)
 	return fd;
 }
 
-/* Of a device-private page, too: its entry holds a type, in 5 bits, before it */
+/* The PFN of a device-private page: bits 0 to 4 of its entry are a type */
 static uint64_t pfn_of(const char *p)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -133,11 +133,11 @@ static uint64_t pfn_of(const char *p)
 	return (entry & ((1ULL << 55) - 1)) >> 5;
 }
 
-/* All pages were of the kind that they should be, or the figures mean nothing. */
+/* The figures mean nothing unless all pages were of the expected kind. */
 static void check(const struct kind *kind, const struct hmm_cost_run *run)
 {
 	uint64_t n = run->size / getpagesize();
-	/* What has migrated to RAM may be in small ones there */
+	/* Huge pages that have migrated to RAM may be small pages there */
 	bool huge = kind->huge && !(run->size % HUGE_SIZE) &&
 		    (kind->expected != PAGES || kind->memory == IN_RAM);
 
@@ -148,7 +148,7 @@ static void check(const struct kind *kind, const struct hmm_cost_run *run)
 		     kind->name, n, run->aliases, run->private, run->huge);
 }
 
-/* Of a mapping that is always of the same size, the first @size bytes */
+/* Measure the first @size bytes of a mapping that always has the same size */
 static struct hmm_cost_run run_once(const struct kind *kind, size_t size,
 				    bool dma)
 {
@@ -224,8 +224,8 @@ static void faults(const char *mode, bool aliases)
 }
 
 /*
- * What it takes to resolve a huge page, without the writing of its 512 entries:
- * the cost of half a page more tells what entries cost, that of a page more both.
+ * The cost of resolving a huge page, without writing its 512 entries. Half a
+ * page more costs its entries; a whole page more costs its entries and resolving.
  */
 static void resolved(const struct kind *kind, const char *name)
 {

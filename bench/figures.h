@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What a benchmark hands to bench/report: a figure a line, fields separated by
- * tabs. The same group and name in another mode is what it compares with.
+ * The output of benchmarks for bench/report: a figure a line, with tabs between
+ * fields. A figure compares with those of the same group and name in other modes.
  */
 #ifndef FIGURES_H
 #define FIGURES_H
@@ -19,13 +19,13 @@ static inline void figure(const char *group, const char *name, const char *mode,
 	fflush(stdout);
 }
 
-/* In a machine that counts instructions a tick of __rdtsc() is one. */
+/* If the machine counts instructions, a tick of __rdtsc() is an instruction. */
 static inline void must_count_instructions(void)
 {
 	const uint64_t loop = 1000000;
 	uint64_t n = loop / 2, start = __rdtsc(), ticks;
 
-	/* A decrement and a jump each */
+	/* Each iteration is a decrement and a jump */
 	__asm__ volatile("1: dec %0; jnz 1b" : "+r" (n));
 	ticks = __rdtsc() - start;
 	if (ticks < loop || ticks > loop + loop / 20)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-# Figures, each an object of group, name, mode, unit and value, become what
-# bench.json lists: each with what it compares with, and the goal if there is one.
+# Turn figures, objects of group, name, mode, unit and value, into the list of
+# bench.json: each figure with its baseline, and with its goal if there is one.
 
-# The ratio that is to be reached, by group, name, mode and the baseline's mode
+# Figures, by group, name and mode; their baselines, by name and mode; and the limit of
+# the ratio if that is a goal
 def goals: [
 	{ group: "fault", name: "ordinary", mode: "off", to: "ordinary/unpatched", max: 1.01 },
 	{ group: "fault", name: "ordinary", mode: "on", to: "ordinary/unpatched", max: 1.01 },
@@ -38,7 +39,7 @@ def key: "\(.group)/\(.name)/\(.mode)";
 . as $figures |
 INDEX($figures[]; key) as $by_key |
 
-# A goal that nothing was measured for has not been met
+# It is an error if a figure or the baseline of a goal was not measured
 [ goals[] | select(.max or .min) |
 	select($by_key[key] == null or $by_key["\(.group)/\(.to)"] == null) | key ] as $missing |
 if $missing != [] then error("no figure for \($missing | join(", "))") else . end |
@@ -54,7 +55,7 @@ def compared($to; $goal):
 
 [ $figures[] | . as $figure |
 	[ goals[] | select(key == ($figure | key)) ] as $mine |
-	# What is not in the list compares with the other modes
+	# A p2pdma figure also compares with other modes that the list does not name
 	(if $figure.mode != "p2pdma" or .group == "memory" then []
 	 else [ "off", "ram" | "\($figure.name)/\(.)" |
 		select($by_key["\($figure.group)/\(.)"]) |

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * How fast a disk gets its contents into VRAM: straight there, through hmm_blk,
+ * Measures how fast data gets from a disk into VRAM: directly, through hmm_blk,
  * or with read() into RAM and a migration, the only way that Linux has today. A
- * third figure, the read() alone, tells what the disk can do. The ways take
- * turns, and the GPU checks in VRAM what has come of each. Figures go to stdout.
+ * third figure, the read() alone, shows the speed of the disk. The ways take
+ * turns, and the GPU checks the data of each. Figures go to stdout.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -88,7 +88,7 @@ static void to_vram(int gpu, uint8_t *buf)
 		die("only %" PRIu64 " pages fit into VRAM", pages);
 }
 
-/* One way, in seconds. What is in the buffer before is never what comes. */
+/* One way, in seconds. The old data in the buffer is never that of the disk. */
 static double measure(enum way way, int gpu, int blk, int disk, uint8_t *buf,
 		      uint64_t expected)
 {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * RDMA on memory that a GPU has just worked on: with peer-to-peer access,
- * without it, so that the kernel migrates what the peer asks for, and in plain
- * RAM. The three take turns, and all data is checked.
+ * Measures RDMA on memory that a GPU has just worked on: with peer-to-peer
+ * access, without it, where the kernel migrates the pages that the peer accesses,
+ * and in plain RAM. The three modes take turns, and all data is checked.
  *
  *   sizes      one transfer, of 4 KiB to 64 MiB
  *   ranges     prefetch of a range, up to all of VRAM, of small and of huge pages,
- *              in instructions: to be run with ICOUNT=1
+ *              in instructions: run it with ICOUNT=1
  *   processes  rounds of GPU and RDMA work in many processes at a time
  */
 #include <err.h>
@@ -36,7 +36,7 @@
 #define MAX_SIZE	(64 * MIB)
 #define MAX_REPEATS	15
 #define RANGE_REPEATS	3
-#define SHARE		(4 * MIB)	/* of a process */
+#define SHARE		(4 * MIB)	/* memory of a process */
 #define MAX_PROCESSES	8
 #define ROUNDS_S	2.0
 #define BUSY_S		60
@@ -98,7 +98,7 @@ static struct ibv_mr *register_mr(struct rdma *r, char *addr, size_t size)
 	return mr;
 }
 
-/* What the GPU does to a buffer; in RAM the CPU does it. */
+/* The operation of the GPU on a buffer; in RAM the CPU does it. */
 static void operate(enum mode mode, int gpu, char *addr, size_t size,
 		    uint64_t value)
 {
@@ -118,7 +118,7 @@ static uint64_t sum_of(enum mode mode, int gpu, char *addr, size_t size)
 	return sum;
 }
 
-/* Migrations, of which p2pdma must have none and the other way all. */
+/* With p2pdma no page may migrate; with OFF all pages must migrate. */
 static uint64_t migrated(int gpu)
 {
 	struct drm_vsvm_counters c;
@@ -158,7 +158,7 @@ static double ask(struct sizes *s, const struct peer_request *request,
 	return answer.seconds;
 }
 
-/* One transfer of memory that the GPU has changed just now, in seconds. */
+/* One transfer of memory that the GPU has just changed, in seconds. */
 static double transfer(struct sizes *s, enum mode mode, enum peer_task task,
 		       size_t size)
 {
@@ -246,8 +246,8 @@ static void sizes(void)
 }
 
 /*
- * As with the demo: gives up with -EBUSY where many pages migrate slowly.
- * Returns instructions for each page.
+ * As in the demo: the kernel gives up with -EBUSY if many pages migrate slowly.
+ * Returns instructions per page.
  */
 static double prefetch(struct rdma *r, struct ibv_mr *mr, char *addr,
 		       size_t size)
@@ -286,7 +286,7 @@ static void measure_range(int gpu, struct rdma *r, size_t size, bool huge)
 	mr = register_mr(r, addr, size);
 	for (i = 0; i < RANGE_REPEATS; i++) {
 		for (mode = 0; mode < NR_MODES; mode++) {
-			/* There and back, so that what the MR knew is gone */
+			/* Migrate out and back, to invalidate the whole MR */
 			set_switch(mode);
 			must(gpu_to_ram(gpu, addr, size), "migration to RAM");
 			to_vram(gpu, addr, size);
@@ -333,7 +333,7 @@ static void ranges(void)
 /* In memory that all processes share */
 struct race {
 	volatile int ready;
-	volatile double end;	/* 0: wait */
+	volatile double end;	/* 0: do not start yet */
 	volatile uint64_t rounds[MAX_PROCESSES];
 };
 
@@ -349,7 +349,7 @@ static void connect_both(struct rdma *a, struct rdma *b)
 	must(rdma_connect(b, &addr), "connection");
 }
 
-/* The GPU changes the buffer, RDMA fetches it. */
+/* In each round the GPU changes the buffer, and RDMA fetches it. */
 static void run_rounds(struct race *race, int n, enum mode mode)
 {
 	char *addr = map_memory(SHARE, MAP_PRIVATE, true);
@@ -412,7 +412,7 @@ static void measure_processes(int processes, enum mode mode)
 		usleep(1000);
 	}
 
-	/* Until the last has ended its last round */
+	/* The time ends when the last process has ended its last round */
 	start = now();
 	race->end = start + ROUNDS_S;
 	while (wait(&status) > 0)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-# The rows of a group's table in bench.json, with a heading: a row for each name.
+# Print the rows of a group's table in bench.json, with a heading: a row for each name.
 
 def round_to($places): . * pow(10; $places) | round | . / pow(10; $places);
 def number: if . == null then "-" elif . >= 1000 then round elif . >= 100 then round_to(1) else round_to(2) end;
-# With its zeroes
+# Print trailing zeroes, too
 def ratio: if . == null then "-" else
 	(if . >= 10 then 1 else 3 end) as $digits |
 	(. * pow(10; $digits) | round | tostring) | ("0000" + .)[-([length, $digits + 1] | max):] |
@@ -14,7 +14,7 @@ def goal: if .goal then "\(.goal): \(if .met then "met" else "not met" end)" els
 def goals: map(select(.goal) | goal) | unique | join("; ");
 def to($name): [ .[] | select(.baseline_is == $name) | .ratio ][0] | ratio;
 
-# What a ratio is to, as briefly as the row allows
+# Print the baseline of a ratio, as briefly as the row allows
 def versus: (.name + "/") as $own |
 	if (.baseline_is | startswith($own)) then "\(.mode)/\(.baseline_is | ltrimstr($own))"
 	else "to \(.baseline_is | sub("/[^/]*$"; ""))" end;
@@ -22,7 +22,7 @@ def versus: (.name + "/") as $own |
 [ .figures[] | select(.group == $group) ] as $figures |
 ($figures | map(.mode) | unique) as $modes |
 ($figures | map(.unit) | unique | join(", ")) as $unit |
-# By name, in the order of their first figures
+# Group the figures by name, in the order in which the names first appear
 (reduce $figures[] as $f ([]; if any(.[]; .[0].name == $f.name) then
 	map(if .[0].name == $f.name then . + [$f] else . end) else . + [[$f]] end)) as $rows |
 

@@ -26,7 +26,7 @@ int content_load(const char *file, void *buf, size_t size)
 	if (err)
 		return err;
 
-	/* Each copy doubles what there is */
+	/* Each copy doubles the filled part of the buffer */
 	for (; got < size; got += len) {
 		len = size - got < got ? size - got : got;
 		memcpy((char *)buf + got, buf, len);
@@ -64,7 +64,7 @@ void content_pattern(void *buf, size_t size, uint64_t value)
 void content_sha256(const void *buf, size_t size,
 		    unsigned char digest[SHA256_SIZE])
 {
-	/* It fails only for want of memory */
+	/* This fails only without memory */
 	if (!EVP_Digest(buf, size, digest, NULL, EVP_sha256(), NULL))
 		abort();
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What is in a buffer, in plain C: what the GPU and the peer do to theirs, done
- * once more by somebody who has no part in it. Sizes are multiples of 8.
+ * Contents of buffers, in plain C: the CPU repeats what the GPU and the peer do
+ * to their buffers, to check the data. Sizes are multiples of 8.
  */
 #ifndef CONTENT_H
 #define CONTENT_H
@@ -17,7 +17,7 @@ int content_load(const char *file, void *buf, size_t size);
 void content_xor(void *buf, size_t size, uint64_t value);
 uint64_t content_sum(const void *buf, size_t size);
 
-/* Words that count up from @value. */
+/* Fill a buffer with words that count up from @value. */
 void content_pattern(void *buf, size_t size, uint64_t value);
 
 void content_sha256(const void *buf, size_t size,

@@ -2,11 +2,11 @@
 /*
  * A buffer in a GPU's memory, which a second process reads and writes by RDMA.
  *
- * Each round of GPU and RDMA work is done three times, on a buffer each: with
- * peer-to-peer access, without it (the kernel then migrates every page to RAM,
- * and the GPU back to VRAM), and in plain RAM, where the CPU does the GPU's
- * work. They take turns, so that a machine which is busy for a while with
- * something else is no less busy for one than for another.
+ * Each round of GPU and RDMA work runs in three modes, each with its own buffer:
+ * with peer-to-peer access, without it (the kernel then migrates every page to
+ * RAM, and the GPU migrates it back to VRAM), and in plain RAM, where the CPU
+ * does the GPU's work. The modes take turns, so that other load on the machine
+ * slows all of them alike.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -47,7 +47,7 @@ struct demo {
 		char *addr;
 		struct ibv_mr *mr;
 	} buffers[NR_MODES];
-	char *model;	/* what should be in each buffer */
+	char *model;	/* the expected content of each buffer */
 
 	struct report report;
 };
@@ -104,7 +104,7 @@ static struct counters read_counters(const struct demo *d)
 	return c;
 }
 
-/* Add what has happened since @since. */
+/* Add the counts since @since to @sum. */
 static void count(const struct demo *d, struct counters *sum,
 		  const struct counters *since)
 {
@@ -144,7 +144,7 @@ static void ask_peer(struct demo *d, const struct peer_request *request,
 	must(err, "peer");
 }
 
-/* The peer reaches into the MR; returns how long that took. */
+/* The peer reads or writes the MR; returns how long the RDMA took. */
 static double run_rdma(struct demo *d, enum mode mode, enum peer_task task,
 		       size_t offset, size_t size, uint64_t value)
 {
@@ -168,8 +168,8 @@ static void set_switch(enum mode mode)
 }
 
 /*
- * A real file, in RAM, and then in VRAM, where every page becomes private. The
- * MR is an ordinary one.
+ * Load a real file into RAM, and then move it to VRAM, where every page becomes
+ * device-private. The MR is an ordinary one.
  */
 static void prepare(struct demo *d, enum mode mode)
 {
@@ -219,7 +219,7 @@ static void check_received(struct demo *d, enum mode mode, int i)
 	d->report.results[mode].data_ok = false;
 }
 
-/* In every round: @value for the GPU, its complement for the peer. */
+/* A new value for each round: the GPU uses it, and the peer its complement. */
 static uint64_t round_value(int i)
 {
 	return 0x9e3779b97f4a7c15 * (i + 1);
@@ -236,8 +236,8 @@ static size_t part_offset(const struct demo *d)
 }
 
 /*
- * One round: the GPU changes all of the buffer, the peer writes an eighth in
- * the middle of it and reads it all.
+ * One round: the GPU changes all of the buffer, then the peer writes an eighth
+ * of it, in the middle, and reads all of it.
  */
 static struct round run_round(struct demo *d, enum mode mode, int i)
 {
@@ -290,7 +290,7 @@ static void run_rounds(struct demo *d)
 			count(d, &d->report.results[mode].rounds, &before);
 			check_received(d, mode, i);
 
-			/* The first is a warm-up, if there are more */
+			/* The first round is a warm-up, if there are more */
 			if (i < 2 || faster(&round, &best[mode]))
 				best[mode] = round;
 		}
@@ -308,7 +308,7 @@ static void run_rounds(struct demo *d)
 	}
 }
 
-/* By the GPU itself: reading the memory any other way would move it. */
+/* The GPU computes the sum: a read by the CPU would migrate the memory. */
 static void check_sum(struct demo *d, enum mode mode)
 {
 	uint64_t sum;
@@ -322,7 +322,7 @@ static void check_sum(struct demo *d, enum mode mode)
 	d->report.results[mode].data_ok = false;
 }
 
-/* Move all of the buffer, wherever it is, which empties the MR. */
+/* Migrate all of the buffer away and back, which invalidates the whole MR. */
 static void move(struct demo *d, enum mode mode)
 {
 	char *addr = d->buffers[mode].addr;
@@ -339,9 +339,9 @@ static void move(struct demo *d, enum mode mode)
 }
 
 /*
- * Where many pages migrate on a slow machine, the kernel gives up after a
- * second with -EBUSY: the range has not been left alone. The migration that it
- * saw was its own, and the next call goes on from there.
+ * If many pages migrate on a slow machine, the kernel gives up after a second
+ * with -EBUSY: the range was invalidated again and again. The kernel's own
+ * migrations did that, and the next call goes on where this one stopped.
  */
 static double prefetch(struct demo *d, enum mode mode)
 {
@@ -357,7 +357,7 @@ static double prefetch(struct demo *d, enum mode mode)
 	return now() - start;
 }
 
-/* How long until the memory can be reached? In each mode from the same state. */
+/* How long until the device can access memory? Each time from an empty MR. */
 static void run_prefetches(struct demo *d, enum mode mode)
 {
 	struct result *r = &d->report.results[mode];
@@ -380,8 +380,8 @@ static void run_prefetches(struct demo *d, enum mode mode)
 }
 
 /*
- * At last, with all figures taken, the peer fetches the buffer once more, and
- * the CPU what the GPU holds. The two hash at the same time.
+ * At the end, after all measurements, the peer fetches the buffer again, and
+ * the CPU reads the GPU's data. Both hash their data at the same time.
  */
 static void check_digests(struct demo *d, enum mode mode,
 			  const unsigned char *expected)
@@ -468,7 +468,7 @@ static void open_devices(struct demo *d)
 	must(peer_connect(&d->peer, &d->rdma), "connection to the peer");
 }
 
-/* Figures mean nothing without. */
+/* The figures mean nothing without this description. */
 static void describe_machine(struct demo *d)
 {
 	const char *topology = getenv("TOPOLOGY"), *accel = getenv("LAB_ACCEL");
@@ -489,7 +489,7 @@ static void describe_machine(struct demo *d)
 		 ibv_get_device_name(d->rdma.ctx->device));
 }
 
-/* The buffers that may be in RAM, the model of them and the peer's copy. */
+/* RAM must hold two buffers, their model and the peer's copy. */
 static void check_memory(const struct demo *d)
 {
 	size_t need = 4 * d->size + 128 * MIB;

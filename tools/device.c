@@ -9,10 +9,10 @@
 
 #define PCI_DEVICES	SYSFS "/bus/pci/devices/"
 
-/* Those without a parent, such as soft-RoCE's */
+/* RDMA devices without a parent, such as those of soft-RoCE */
 #define CPU_NAMES	SYSFS "/devices/virtual/infiniband/*"
 
-/* Below a PCI function: what it is to the user, and what importers are */
+/* Below a PCI function: names that users know, and the names of importers */
 #define PCI_NAMES	"{infiniband/*,nvme/nvme*,drm/card*,misc/*}"
 #define IMPORTER_NAMES	"{infiniband/*,nvme/nvme*,drm/card*,misc/hmm_*}"
 
@@ -61,7 +61,7 @@ static void find_path(struct device *device)
 	if (!realpath(link, target))
 		return;
 
-	/* Host bridges may be somewhere below /sys/devices */
+	/* A host bridge may be at any depth below /sys/devices */
 	root = strstr(target, "/pci");
 	if (root)
 		snprintf(device->path, sizeof(device->path), "%s", root + 1);

@@ -26,7 +26,7 @@ static int is_render_node(const struct dirent *entry)
 	return !strncmp(entry->d_name, "renderD", strlen("renderD"));
 }
 
-/* The name of the entry at @index of those that match, in alphabetical order. */
+/* Find the name of matching entry number @index, in alphabetical order. */
 static int find_entry(const char *dir, int (*match)(const struct dirent *),
 		      unsigned int index, char *name, size_t size)
 {
@@ -201,7 +201,7 @@ int gpu_links_set(const char *links)
 	char line[256];
 	int fd, len, err = 0;
 
-	/* A write of nothing would change nothing */
+	/* The newline is for an empty list: an empty write changes nothing */
 	len = snprintf(line, sizeof(line), "%s\n", links);
 	if (len >= (int)sizeof(line))
 		return -EINVAL;

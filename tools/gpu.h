@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* A vsvm GPU, thinly over its ioctls. Functions return 0 or a negative errno. */
+/* Thin wrappers of a vsvm GPU's ioctls. They return 0 or a negative errno. */
 #ifndef GPU_H
 #define GPU_H
 
@@ -9,7 +9,7 @@
 
 #include <drm/vsvm_drm.h>
 
-/* Open GPU @index; they count in PCI order. Returns a file descriptor. */
+/* Open GPU @index, in the order of PCI addresses. Returns a file descriptor. */
 int gpu_open(unsigned int index);
 
 /* Open the GPU that has a PCI address. */
@@ -23,7 +23,7 @@ int gpu_counters(int gpu, struct drm_vsvm_counters *counters);
 int gpu_residency(int gpu, const void *addr, size_t size,
 		  struct drm_vsvm_residency *where);
 
-/* @pages may be NULL: how many are in VRAM afterwards. */
+/* @pages: how many pages are in VRAM afterwards; may be NULL. */
 int gpu_to_vram(int gpu, void *addr, size_t size, uint64_t *pages);
 int gpu_to_ram(int gpu, void *addr, size_t size);
 
@@ -33,9 +33,9 @@ int gpu_sum(int gpu, const void *addr, size_t size, uint64_t *sum);
 int gpu_copy(int gpu, void *dst, const void *src, size_t size);
 
 /*
- * Private links between all GPUs, such as "0-1,1>2": both ways, and by which only
- * 1 reaches the memory of 2. Indices are those of gpu_open(), as long as all GPUs
- * of the machine have this driver.
+ * Private links between all GPUs, such as "0-1,1>2": 0 and 1 reach the memory
+ * of each other, and 1 reaches the memory of 2. Indices are those of gpu_open(),
+ * as long as all GPUs of the machine have this driver.
  */
 int gpu_links_get(char *links, size_t size);
 int gpu_links_set(const char *links);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * GPUs that use each other's memory where it is: over private links between some
- * of them, over PCI, or, where there is neither, by migration.
+ * GPUs use each other's memory: in place over a private link, in place over
+ * PCI, or, where both are missing, by migration.
  *
- * Each works on memory of each other one; links go down and up meanwhile; and
- * memory moves from one to another, over a link and by way of RAM.
+ * First, each GPU works on memory of each other GPU. Then links go down and up
+ * while a GPU works on memory of another one. Last, memory moves from one GPU
+ * to another, over a link and by way of RAM.
  */
 #include <err.h>
 #include <errno.h>
@@ -31,14 +32,14 @@ enum way { LINK, PCI, MIGRATED, NR_WAYS };
 
 static const char * const way_names[NR_WAYS] = { "link", "pci", "migrated" };
 
-/* What GPU @importer did with memory of GPU @exporter; times are the fastest. */
+/* Work of GPU @importer on memory of GPU @exporter; times are the fastest. */
 struct pair {
 	int importer, exporter;
 	const struct p2pdma_route *route;
 	enum way expected;
 	uint64_t pages[NR_WAYS];
-	double first_s;		/* its first operation there, a sum */
-	double next_s;		/* the next one, an xor */
+	double first_s;		/* the first operation, a sum */
+	double next_s;		/* the next operation, an xor */
 	bool ok;
 };
 
@@ -53,10 +54,10 @@ struct demo {
 	size_t nr_routes;
 
 	char *mem;
-	char *model;	/* what should be there */
+	char *model;	/* the expected content of @mem */
 	uint64_t value;
 
-	/* Of all pairs that should go one way, together */
+	/* The sums over all pairs that should use that way */
 	struct { int pairs; double first_s, next_s; } ways[NR_WAYS];
 
 	int from, to;	/* the two ends of a link */
@@ -104,7 +105,7 @@ static struct drm_vsvm_counters counters(const struct demo *d, int gpu)
 	return c;
 }
 
-/* Addresses on PCI that devices were given for pages of others. */
+/* How many PCI addresses devices were given for pages of other devices. */
 static uint64_t pci_aliases(void)
 {
 	struct p2pdma_stats stats;
@@ -143,7 +144,7 @@ static bool sum_is_right(struct demo *d, int gpu)
 	return sum == content_sum(d->model, d->size);
 }
 
-/* Reading it with the CPU moves it to RAM. */
+/* The read by the CPU migrates the memory to RAM. */
 static bool digest_is_right(const struct demo *d)
 {
 	unsigned char got[SHA256_SIZE], want[SHA256_SIZE];
@@ -153,7 +154,7 @@ static bool digest_is_right(const struct demo *d)
 	return !memcmp(got, want, SHA256_SIZE);
 }
 
-/* Memory of one GPU, with a content that no other memory has ever held. */
+/* Put new content, which was never used before, into memory of one GPU. */
 static void prepare(struct demo *d, int gpu)
 {
 	content_pattern(d->mem, d->size, new_value(d));
@@ -203,7 +204,7 @@ static void run_round(struct demo *d, struct pair *p)
 	must(gpu_residency(d->gpus[p->exporter], d->mem, d->size, &where),
 	     "GPU residency");
 
-	/* Of those that stayed; one may have been asked for several times */
+	/* Count pages that stayed; aliases of a page may count several times */
 	p->pages[PCI] = aliases < where.vram ? aliases : where.vram;
 	p->pages[LINK] = where.vram - p->pages[PCI];
 	p->pages[MIGRATED] = after.pages_to_ram - before.pages_to_ram +
@@ -286,7 +287,7 @@ static void *work(void *arg)
 		xor(d, d->to);
 		d->data_ok &= sum_is_right(d, d->to);
 
-		/* What has migrated to where it is used needs no link */
+		/* Migrated memory needs no link: move it back */
 		if (++d->flap_rounds % 4 == 0)
 			to_vram(d, d->from);
 	}
@@ -314,7 +315,7 @@ static void flap(struct demo *d, const char *links)
 	fflush(stdout);
 }
 
-/* Directly if the link is there, and goes both ways. */
+/* The move is direct if there are links both ways. */
 static void move(struct demo *d, const char *links, double *best)
 {
 	bool direct = gpu_links_have(links, d->from, d->to) &&
@@ -363,7 +364,7 @@ static void open_gpus(struct demo *d)
 	must(d->nr_gpus < 2 ? -ENODEV : 0, "a second GPU (GPUS=)");
 }
 
-/* One to flap, and to move memory over; returns the links that there are then. */
+/* Choose a link to flap and to move memory over; returns links with it. */
 static const char *choose_link(struct demo *d)
 {
 	for (d->to = 0; d->to < d->nr_gpus; d->to++)

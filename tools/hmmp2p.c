@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Peer-to-peer access to device-private memory, for whoever runs the machine:
- * which device reaches which, how, and why not (topo); how much goes that way,
- * and how much does not (stat). As text, or as JSON.
+ * Shows administrators the peer-to-peer access to device-private memory: which
+ * device reaches which, how, and why not (topo); how many pages are reached in
+ * place, and how many are not (stat). Prints text or JSON.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -45,7 +45,7 @@ void flush_output(void)
 {
 	if (!fflush(stdout) && !ferror(stdout))
 		return;
-	/* Whoever has gone away does not care */
+	/* The reader of the pipe is gone: say nothing */
 	if (errno == EPIPE)
 		exit(EXIT_FAILURE);
 	fail(EXIT_FAILURE, "cannot write: %s", strerror(errno));
@@ -153,7 +153,7 @@ static double parse_interval(const char *arg)
 	char *end;
 	double seconds = strtod(arg, &end);
 
-	/* NaN is neither less nor more */
+	/* Comparisons with NaN are false */
 	if (*end || !(seconds >= MIN_INTERVAL && seconds <= MAX_INTERVAL))
 		fail(EXIT_USAGE, "-i %s: give seconds, from %g to %.0f", arg,
 		     MIN_INTERVAL, MAX_INTERVAL);
@@ -178,7 +178,7 @@ static void parse_options(struct options *o, const struct command *command,
 
 	while ((option = getopt_long(argc, argv, command->options, long_options,
 				     NULL)) != -1) {
-		/* The long options are of all commands */
+		/* All commands share the long options */
 		if (option != '?' && !strchr(command->options, option))
 			fail(EXIT_USAGE, "%s has no option -%c; see hmmp2p --help",
 			     command->name, option);
@@ -227,7 +227,7 @@ int main(int argc, char **argv)
 	for_each(command, commands, ARRAY_LEN(commands)) {
 		if (!same(argv[1], command->name))
 			continue;
-		/* It is what getopt calls us */
+		/* getopt prints this as our name */
 		argv[1] = name;
 		parse_options(&o, command, argc - 1, argv + 1);
 		command->run(&o);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the commands of hmmp2p share. Errors end the program, with a line that
- * says what would help.
+ * Functions that the commands of hmmp2p share. Errors end the program, with a
+ * line that says what would help.
  */
 #ifndef HMMP2P_H
 #define HMMP2P_H
@@ -39,19 +39,19 @@ void run_stat(struct options *o);
 void fail(int status, const char *format, ...)
 	__attribute__((format(printf, 2, 3), noreturn));
 void *allocated(void *memory);
-/* One write for all that was said, as the buffer is large: errno is of that. */
+/* Writes all output at once, from a large buffer: errno is from that write. */
 void flush_output(void);
-/* NULL is nowhere the same as a string */
+/* NULL equals NULL, but no string */
 bool same(const char *a, const char *b);
 
 bool read_enabled(void);
 void tell_if_disabled(bool enabled);
-/* In the order of addresses; the kernel has them in none. */
+/* Sorts windows by address: the kernel lists them in no order. */
 int read_windows(struct p2pdma_window **windows, size_t *nr);
-/* Why debugfs has not given what we need, and what would help. */
+/* Says why reading debugfs failed, and what would help. */
 const char *cure(int err);
 
-/* JSON, on a line. The key is NULL in an array. */
+/* JSON, all on one line. The key is NULL in an array. */
 void json_open(const char *key, char bracket);
 void json_close(char bracket);
 void json_end(void);

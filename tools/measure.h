@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Times, and what to make of several.
+ * Time measurement, and the median of several values.
  */
 #ifndef MEASURE_H
 #define MEASURE_H
@@ -24,7 +24,7 @@ static inline int compare_doubles(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Sorts them. */
+/* Sorts @values. */
 static inline double median(double *values, int n)
 {
 	qsort(values, n, sizeof(*values), compare_doubles);

@@ -57,7 +57,7 @@ int p2pdma_read_stats(struct p2pdma_stats *stats)
 			 p2pdma_stat_names[i]);
 		file = fopen(path, "r");
 		if (!file && errno == ENOENT) {
-			/* This kernel has no such reason */
+			/* This kernel does not have this counter */
 			stats->pages[i] = 0;
 			continue;
 		}
@@ -143,7 +143,7 @@ static int parse_window(void *row, char *line)
 	return w->exporter ? 0 : -EPROTO;
 }
 
-/* Where the kernel has cut the list, "...", that may be within a port. */
+/* "..." marks where the kernel has cut the list, maybe within a port. */
 static void parse_redirect(struct p2pdma_route *r, char *list)
 {
 	char *end = strstr(list, "...");
@@ -185,7 +185,7 @@ static int parse_route(void *row, char *line)
 	return r->exporter && r->importer && r->route ? 0 : -EPROTO;
 }
 
-/* One row a line, which goes to the row. */
+/* Reads one row from each line. The row keeps the line. */
 static int read_rows(const char *path, int (*parse)(void *row, char *line),
 		     size_t row_size, void **rows, size_t *nr)
 {

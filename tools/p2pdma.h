@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the kernel says of peer-to-peer access to device-private memory: a switch in
- * sysfs, and for root counters there, and in debugfs the windows of exporters and
- * who can reach them. Functions return 0 or a negative errno.
+ * The kernel's files on peer-to-peer access to device-private memory: a switch
+ * in sysfs and, only for root, counters in sysfs, and the windows of exporters
+ * and the routes to them in debugfs. Functions return 0 or a negative errno.
  */
 #ifndef P2PDMA_H
 #define P2PDMA_H
@@ -34,7 +34,7 @@ struct p2pdma_stats {
 	uint64_t pages[P2PDMA_NR_STATS];
 };
 
-/* A window, and what was counted on it since it is there. */
+/* A window, and the pages counted on it since it was declared. */
 struct p2pdma_window {
 	char *line;		/* holds the strings */
 	const char *exporter;	/* PCI address */
@@ -46,7 +46,7 @@ struct p2pdma_window {
 	struct p2pdma_stats stats;
 };
 
-/* How an importer reaches an exporter; NULL is for what the kernel left out. */
+/* How an importer reaches an exporter; strings that the kernel left out are NULL. */
 struct p2pdma_route {
 	char *line;		/* holds the strings */
 	const char *exporter;
@@ -55,8 +55,8 @@ struct p2pdma_route {
 	const char *reason;
 	const char *host;	/* vendor:device of the host bridge */
 	const char *redirect;	/* ports, with semicolons between them */
-	bool redirect_cut;	/* there are more */
-	bool link;		/* there is a private one, too */
+	bool redirect_cut;	/* there are more ports */
+	bool link;		/* there is a private link, too */
 };
 
 extern const char * const p2pdma_stat_names[P2PDMA_NR_STATS];
@@ -66,11 +66,11 @@ int p2pdma_enable(int enabled);
 int p2pdma_read_stats(struct p2pdma_stats *stats);
 void p2pdma_stats_add(struct p2pdma_stats *sum,
 		      const struct p2pdma_stats *stats);
-/* Not less than 0. */
+/* Differences of counters; never negative. */
 struct p2pdma_stats p2pdma_stats_since(const struct p2pdma_stats *stats,
 				       const struct p2pdma_stats *old);
 
-/* Of both there is something to free after an error, too. */
+/* Free the result of both after an error, too. */
 int p2pdma_read_windows(struct p2pdma_window **windows, size_t *nr);
 int p2pdma_read_routes(struct p2pdma_route **routes, size_t *nr);
 void p2pdma_free_windows(struct p2pdma_window *windows, size_t nr);

@@ -10,7 +10,7 @@
 #include "measure.h"
 #include "peer.h"
 
-/* Of a work request */
+/* The size of a work request */
 #define PIECE	(1 << 20)
 
 struct child {
@@ -42,7 +42,7 @@ static int recv_all(int sock, void *msg, size_t size)
 	return (size_t)n == size ? 0 : -EIO;
 }
 
-/* What each side tells the other: where it is, or why it is nowhere */
+/* The first message of each side: its address, or why it has none */
 struct hello {
 	int err;
 	struct rdma_addr addr;
@@ -142,7 +142,7 @@ static int child_open(struct child *c)
 	return c->mr ? 0 : -errno;
 }
 
-/* Until the first process is done, or gone. */
+/* Runs until the first process closes its socket or dies. */
 static void child_main(struct child *c)
 {
 	struct peer_request req;

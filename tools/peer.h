@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A second process that reaches the first one's memory by RDMA, and does with
- * it what it is asked to. Functions return 0 or a negative errno, which may be
- * the other process's; -EPIPE if it is gone.
+ * A second process, the peer, which accesses the memory of the first one by
+ * RDMA on request. Functions return 0 or a negative errno, which may be that of
+ * the peer; -EPIPE if the peer is gone.
  */
 #ifndef PEER_H
 #define PEER_H
@@ -20,12 +20,12 @@ struct peer {
 };
 
 /*
- * The peer has a buffer of its own, as large as the memory that it reaches.
+ * The peer has its own buffer, as large as the memory that it accesses.
  *
- * PEER_READ: fetch [offset, offset + size), after the buffer was cleared
+ * PEER_READ: clear [offset, offset + size) of the buffer, and fetch it by RDMA
  * PEER_WRITE: store words that count up from @value there
- * PEER_COMPARE: compare the same range of the buffer with what is expected
- * PEER_HASH: hash it
+ * PEER_COMPARE: compare the range of the buffer with the expected content
+ * PEER_HASH: hash the range of the buffer
  */
 enum peer_task { PEER_READ, PEER_WRITE, PEER_COMPARE, PEER_HASH };
 
@@ -39,8 +39,8 @@ struct peer_request {
 };
 
 /*
- * @seconds are those of the RDMA alone. @wrong is the offset of the first byte
- * that is not as expected, or the end.
+ * @seconds is the time of the RDMA alone. @wrong is the offset of the first
+ * wrong byte, or the end of the range.
  */
 struct peer_answer {
 	int err;
@@ -51,13 +51,13 @@ struct peer_answer {
 };
 
 /*
- * Before the caller opens an RDMA device: verbs do not survive a fork.
- * @expected is shared memory of the same size.
+ * Call this before opening an RDMA device: verbs do not survive a fork.
+ * @expected is shared memory of the same size, with the expected content.
  */
 int peer_start(struct peer *peer, size_t size, const void *expected);
 int peer_connect(struct peer *peer, struct rdma *r);
 
-/* The peer works while the caller may do other things, between these two. */
+/* Between these two the peer works, and the caller may do other things. */
 int peer_ask(struct peer *peer, const struct peer_request *request);
 int peer_answer(struct peer *peer, struct peer_answer *answer);
 

@@ -17,7 +17,7 @@
 #define QUEUE_DEPTH	64
 #define TIMEOUT_MS	60000
 
-/* RoCEv2 over IPv4: the GID is the address, mapped into IPv6. */
+/* RoCEv2 over IPv4: the GID is the IPv4 address, mapped into IPv6. */
 static int find_gid(struct ibv_context *ctx, union ibv_gid *gid)
 {
 	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
@@ -76,8 +76,8 @@ static void destroy_cq(struct ibv_cq *cq)
 }
 
 /*
- * Receives have a CQ of their own, &ibv_qp.recv_cq, so that they may complete
- * while another request is waited for.
+ * Receives have their own CQ, &ibv_qp.recv_cq, so that they may complete while
+ * the caller waits for another request.
  */
 static int create_qp(struct rdma *r)
 {
@@ -248,8 +248,8 @@ struct ibv_mr *rdma_reg_odp(struct rdma *r, void *addr, size_t size)
 }
 
 /*
- * ibv_advise_mr() for libraries that do not have it for rxe, those before
- * rdma-core 58: the kernel's own interface.
+ * ibv_advise_mr(), or the kernel's own interface if the library does not have
+ * that for rxe (before rdma-core 58).
  */
 int rdma_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
 		uint32_t flags, struct ibv_sge *sge)
@@ -366,7 +366,7 @@ static int wait_completion(struct rdma *r, struct ibv_cq *cq)
 	for (;;) {
 		n = ibv_poll_cq(cq, 1, &wc);
 		if (!n) {
-			/* It may come between the look and the request */
+			/* A completion may come between poll and request */
 			err = ibv_req_notify_cq(cq, 0);
 			if (err)
 				return -err;

@@ -22,7 +22,7 @@ struct rdma {
 	enum ibv_wc_status status;
 };
 
-/* Where to find a side, for the other one. Plain data. */
+/* The address of one side, for the other side. Plain data. */
 struct rdma_addr {
 	union ibv_gid gid;
 	uint32_t qpn;
@@ -43,11 +43,14 @@ int rdma_prefetch(struct rdma *r, struct ibv_mr *mr, void *addr, size_t size,
 /* The same for writing, but the kernel does it later. */
 int rdma_prefetch_begin(struct rdma *r, struct ibv_mr *mr, void *addr, size_t size);
 
-/* Of one element as it is, to which ibv_advise_mr() adds nothing. */
+/* ibv_advise_mr() of one element, which goes to the kernel unchanged. */
 int rdma_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
 		uint32_t flags, struct ibv_sge *sge);
 
-/* Each posts one work request of the size given (up to 1 GiB) and waits. */
+/*
+ * Each posts one work request of the given size (up to 1 GiB) and waits for it,
+ * except rdma_post_recv(): rdma_wait() waits for that.
+ */
 int rdma_read(struct rdma *r, void *buf, uint32_t lkey, uint64_t raddr,
 	      uint32_t rkey, size_t size);
 int rdma_write(struct rdma *r, const void *buf, uint32_t lkey, uint64_t raddr,
@@ -60,7 +63,7 @@ int rdma_fetch_add(struct rdma *r, uint64_t *old, uint32_t lkey,
 int rdma_cmp_swap(struct rdma *r, uint64_t *old, uint32_t lkey,
 		  uint64_t raddr, uint32_t rkey, uint64_t cmp, uint64_t swap);
 
-/* Bind a memory window that is not bound; peers know it as *@rkey. */
+/* Bind a memory window that is not bound; peers access it with *@rkey. */
 int rdma_bind_mw(struct rdma *r, struct ibv_mw *mw,
 		 const struct ibv_mw_bind_info *info, uint32_t *rkey);
 int rdma_invalidate(struct rdma *r, uint32_t rkey);

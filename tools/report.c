@@ -5,13 +5,13 @@
 
 #include "report.h"
 
-/* What is to be reached, in the same run */
-#define GOAL_PREFETCH	10.0	/* times the pages/s of the kernel without it */
-#define GOAL_ROUND	1.2	/* times the time in plain RAM, at most */
+/* Goals, relative to other modes of the same run */
+#define GOAL_PREFETCH	10.0	/* at least, times the pages/s without p2pdma */
+#define GOAL_ROUND	1.2	/* at most, times the time in plain RAM */
 
 const char * const mode_names[NR_MODES] = { "p2pdma", "off", "ram" };
 
-/* A row of the table, and the key in the JSON; counts have no digits. */
+/* A row of the table, and the key in the JSON; counts have no decimals. */
 static const struct {
 	const char *label;
 	const char *key;
@@ -205,7 +205,7 @@ static bool check_p2pdma(const struct report *report)
 	return false;
 }
 
-/* Without p2pdma the demo shows something only if all pages do migrate. */
+/* The demo shows something only if all pages migrate without p2pdma. */
 static bool check_off(const struct report *report)
 {
 	const struct result *r = &report->results[OFF];
@@ -222,7 +222,7 @@ static bool check_off(const struct report *report)
 	return false;
 }
 
-/* Timings are the machine's as well as ours: they never fail the run. */
+/* Timings depend on the machine, too: they never fail the run. */
 static void check_goals(const struct report *report)
 {
 	double prefetch = ratio(report, PREFETCH, OFF);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the demo has measured, as a table, as JSON and as a verdict.
+ * The results of the demo, as a table, as JSON and as a verdict.
  */
 #ifndef REPORT_H
 #define REPORT_H
@@ -15,7 +15,7 @@
 
 /*
  * P2PDMA: the buffer is in VRAM, and the peer reaches it there
- * OFF: the same with the feature switched off, as Linux without it
+ * OFF: the same with the feature switched off, as in Linux without it
  * RAM: the buffer stays in RAM, where the CPU does the GPU's work
  */
 enum mode { P2PDMA, OFF, RAM, NR_MODES };
@@ -37,7 +37,7 @@ struct counters {
 	struct p2pdma_stats stats;
 };
 
-/* @rest: of the prefetches and of what is read at the end. */
+/* @rest: the counters of the prefetches and of the reads at the end. */
 struct result {
 	double figures[NR_FIGURES];
 	struct counters rounds;
@@ -62,7 +62,7 @@ uint64_t count_aliases(const struct counters *c);
 void report_table(const struct report *report);
 void report_json(const struct report *report, FILE *out);
 
-/* Is the data right, and did pages migrate in just the modes they should? */
+/* Is the data right, and did pages migrate only in the modes that expect it? */
 bool report_verdict(const struct report *report);
 
 #endif

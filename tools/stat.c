@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* How much is reached in place, and how much is not. */
+/* How many pages are reached in place, and how many are not. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 #define HEADING_EVERY	20	/* rows, on a terminal */
 
-/* Pages since boot, and of a window since it is there. */
+/* Pages since boot; on a window, since it was declared. */
 struct sample {
 	double time;
 	struct p2pdma_stats total;
@@ -20,13 +20,13 @@ struct sample {
 	size_t nr_windows;
 };
 
-/* What has been counted between two samples, in pages. */
+/* The pages counted between two samples. */
 struct change {
 	double elapsed;
 	double seconds;		/* 0: since boot */
 	struct p2pdma_stats total;
 	struct p2pdma_stats no_window;
-	struct p2pdma_stats gone;	/* on windows that are not there now */
+	struct p2pdma_stats gone;	/* on windows that are gone now */
 	struct p2pdma_stats *windows;
 };
 
@@ -72,7 +72,7 @@ static bool is_later(const struct p2pdma_window *w,
 	return true;
 }
 
-/* NULL if it is new: what it has counted was all after @old. */
+/* NULL if the window is new: then it has counted all its pages after @old. */
 static const struct p2pdma_window *find_earlier(const struct p2pdma_window *w,
 						const struct sample *old)
 {
@@ -110,8 +110,8 @@ static void compare_samples(struct change *c, const struct sample *s,
 	p2pdma_stats_add(&sum, &c->no_window);
 
 	/*
-	 * A rest is normal while pages are being counted, since not all is read
-	 * at once; it is no proof of a window that has gone.
+	 * The counters are not read all at once: while pages are being counted,
+	 * the total may exceed the sum. A window need not be gone.
 	 */
 	if (!c->seconds || found < old->nr_windows)
 		c->gone = p2pdma_stats_since(&c->total, &sum);
@@ -122,7 +122,7 @@ static const char *short_name(enum p2pdma_stat stat)
 	return strchr(p2pdma_stat_names[stat], '_') + 1;
 }
 
-/* Not less than 0000:03:00.0 and a name */
+/* At least the width of 0000:03:00.0 and a name */
 #define LABEL_WIDTH	24
 
 static int number_width(const char *heading)
@@ -152,7 +152,7 @@ static void print_heading(const struct options *o)
 	printf("%*s\n", number_width("fallback"), "fallback");
 }
 
-/* The reasons of fallbacks follow, those that there are. */
+/* The row ends with the reasons of fallbacks that have counted pages. */
 static void print_row(const struct change *c, const char *label,
 		      const struct p2pdma_stats *stats)
 {
@@ -255,7 +255,7 @@ static void json_stat(const struct sample *s, const struct change *c,
 	json_end();
 }
 
-/* From one sample to another, or from boot. */
+/* Show the change from @old to @s, or since boot if @old is NULL. */
 static void show_change(const struct sample *s, const struct sample *old,
 			double elapsed, const struct options *o)
 {
@@ -284,7 +284,7 @@ static void watch(const struct options *o)
 	start = next = old.time;
 	for (i = 0; i < o->count || !o->count; i++) {
 		next += o->interval;
-		/* Having been stopped, say, do not make up for it */
+		/* Do not catch up if the program was stopped, for example */
 		if (next < now())
 			next = now() + o->interval;
 		sleep_until(next);

@@ -94,13 +94,13 @@ find_route(const struct topo *topo, const char *exporter, const char *importer)
 	return NULL;
 }
 
-/* Keep those that are to be shown, and each once. */
+/* Keep the routes to show, each once. */
 static void add_route(struct topo *topo, const struct p2pdma_route *route,
 		      bool all)
 {
 	find_device(topo, route->exporter)->exporter = true;
 
-	/* To its own memory a device does not go by the fabric */
+	/* A device does not use the fabric for its own memory */
 	if (same(route->exporter, route->importer) ||
 	    find_route(topo, route->exporter, route->importer))
 		return;
@@ -155,7 +155,7 @@ static int column_width(const struct topo *topo, const struct topo_device *d)
 	return width;
 }
 
-/* Pad what takes no place on a terminal when it is coloured. */
+/* Pad by the width of the text: colour codes take no place on a terminal. */
 static void print_cell(const struct p2pdma_route *route, int width)
 {
 	const char *text = route_text(route);
@@ -209,7 +209,7 @@ static void print_matrix(const struct topo *topo)
 	}
 }
 
-/* Links are rare: say what they are where there is one. */
+/* Links are rare: explain them only if there is one. */
 static void print_legend(const struct topo *topo)
 {
 	const struct p2pdma_route *route;
@@ -248,7 +248,7 @@ static void print_paths(const struct topo *topo)
 	}
 }
 
-/* What there is to be said of both is the same. */
+/* Does the same explanation apply to both routes? */
 static bool same_cause(const struct p2pdma_route *a,
 		       const struct p2pdma_route *b)
 {
@@ -279,7 +279,7 @@ static void print_pairs(const struct topo *topo,
 	}
 }
 
-/* The ports of all pairs with the same cause, and each once. */
+/* Print the ports of all pairs with the same cause, each once. */
 static void print_ports(const struct topo *topo,
 			const struct p2pdma_route *cause)
 {
@@ -339,7 +339,7 @@ static void print_cause(const struct topo *topo,
 	print_ports(topo, cause);
 }
 
-/* Tell of each cause where it comes first. */
+/* Print each cause once, at its first route. */
 static void print_indirect(const struct topo *topo)
 {
 	const struct p2pdma_route *route, *first;

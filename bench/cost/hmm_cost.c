@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What hmm_range_fault() and hmm_dma_map_pfn() cost, in ticks of the time stamp
- * counter. In a machine that counts instructions there (ICOUNT=1 of lab/run)
- * these are instructions.
+ * Measures the cost of hmm_range_fault() and hmm_dma_map_pfn(), in ticks of the
+ * time stamp counter. With ICOUNT=1 of lab/run, a tick is an instruction.
  *
- * It builds with our series and without, so that the two can be compared.
+ * Builds with our series and without it, so that the two can be compared.
  */
 #include <linux/dma-mapping.h>
 #include <linux/hmm.h>
@@ -25,13 +24,13 @@ static struct pci_dev *cost_edu;
 
 struct cost_mirror {
 	struct mmu_interval_notifier notifier;
-	struct mutex lock; /* makes @map valid */
+	struct mutex lock; /* protects @map */
 	struct hmm_dma_map map;
 	unsigned long start;
 	u64 unmap_ticks;
 };
 
-/* As hmm_edu's, but for the clock. */
+/* Like that of hmm_edu, but with a clock. */
 static bool cost_invalidate(struct mmu_interval_notifier *notifier,
 			    const struct mmu_notifier_range *range,
 			    unsigned long seq)
@@ -222,7 +221,7 @@ static int __init cost_init(void)
 	if (!cost_edu)
 		return -ENODEV;
 
-	/* There may be no driver to say it. */
+	/* There may be no driver that has set the mask. */
 	err = dma_set_mask_and_coherent(&cost_edu->dev, DMA_BIT_MASK(64));
 	if (!err)
 		err = misc_register(&cost_misc);

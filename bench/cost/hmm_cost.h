@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* /dev/hmm_cost: an importer that reports what the kernel's part has cost it. */
+/* /dev/hmm_cost: an importer that reports the cost of the kernel's work. */
 #ifndef HMM_COST_H
 #define HMM_COST_H
 
@@ -8,26 +8,27 @@
 
 /*
  * @HMM_COST_CLIENT: name a client, which copies with the CPU
- * @HMM_COST_DMA: map all of it for the edu device, which is the client, if there
- *	is to be one; then unmap the range from the process, which invalidates it
+ * @HMM_COST_DMA: map the range for the edu device, which is the device of the
+ *	client if there is one; then unmap the range from the process, which
+ *	invalidates it
  */
 #define HMM_COST_CLIENT	(1 << 0)
 #define HMM_COST_DMA	(1 << 1)
 
 /**
- * struct hmm_cost_run - resolve a range for writing, and what comes after
- * @addr: of the calling process, page aligned
+ * struct hmm_cost_run - resolve a range for writing, and measure the cost
+ * @addr: start, in the calling process, page aligned
  * @size: length in bytes, page aligned
  * @flags: HMM_COST_*
  * @pad: zero
- * @owner_pfn: a device-private page whose owner the importer is, or 0
+ * @owner_pfn: a device-private page that belongs to the importer's owner, or 0
  * @fault: out: ticks that hmm_range_fault() took
- * @map: out: hmm_dma_map_pfn(), of all pages
- * @unmap: out: the importer's part of the invalidation
+ * @map: out: ticks of hmm_dma_map_pfn(), for all pages
+ * @unmap: out: ticks of the importer's part of the invalidation
  * @aliases: out: entries that are aliases
  * @private: out: entries that are device-private pages
  * @huge: out: entries that are part of a huge page
- * @bus: out: entries that were mapped by their address on the bus
+ * @bus: out: entries that were mapped by bus address
  */
 struct hmm_cost_run {
 	__u64 addr;
