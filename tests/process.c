@@ -269,7 +269,14 @@ static int works_on_more_than_its_limit(void *arg)
 	if (sum != want || differs(bench.ram.mem, buf.shadow, HUGE_PAGE) != -1 ||
 	    buffer_differs(&buf) != -1)
 		return -EILSEQ;
-	return 0;
+
+	/* With a higher limit all of it goes to VRAM, also the part mapped in RAM */
+	err = limit_set(CGROUP "memory.high", 4 * MORE) ?:
+	      limit_set(variant->limit, 4 * MORE) ?:
+	      gpu_to_vram(bench.gpu, buf.mem, MORE, &pages);
+	if (err)
+		return err;
+	return pages == MORE / PAGE ? 0 : -ENOSPC;
 }
 
 TEST_F(limited, works_on_more_than_its_limit)

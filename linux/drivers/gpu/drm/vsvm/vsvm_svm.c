@@ -495,6 +495,13 @@ again:
 	range = to_range(base);
 	may_migrate = base->flags.migrate_devmem;
 
+	/* A smaller chunk from a time when it did not fit. Try again in VRAM. */
+	if (here && !may_migrate && chunk == VSVM_MAX_CHUNK && !anew) {
+		remove_range(vfile, range);
+		anew = true;
+		goto again;
+	}
+
 	/*
 	 * Pages that the process has read-only, as after fork(), stay so in
 	 * VRAM, and come back when they are written, which makes them writable.
