@@ -7,12 +7,13 @@
 #include <linux/sched.h>
 
 /*
- * Do the protection keys of the current thread let it access a range? To
- * hmm_range_fault() all access is that of somebody else, whom they do not bind; but
- * an importer that works for the thread that called it does what that thread may do.
+ * Do the protection keys of the current thread let it access a range?
+ * hmm_range_fault() treats every access as a remote one, which ignores the
+ * keys. An importer that works for the calling thread must do only what that
+ * thread may do.
  *
- * The answer is good for as long as the entries of hmm_range_fault() are: it is asked
- * for after that, and before mmu_interval_read_retry().
+ * Call this after hmm_range_fault() and before mmu_interval_read_retry(). The
+ * answer is then valid as long as the entries are.
  */
 static inline int hmm_access_check(unsigned long start, unsigned long end,
 				   bool write)

@@ -2,18 +2,19 @@
 /*
  * Block I/O to and from the memory of a process, wherever it is.
  *
- * As with O_DIRECT, but memory of a device stays there, if the disk can reach it.
- * This is an importer whose DMA is done by somebody else, who is given struct pages.
- * See hmm_edu.c for one that maps its DMA itself.
+ * This works like O_DIRECT, but device memory stays in place if the disk can
+ * reach it. The importer gives struct pages to the block layer, which does the
+ * DMA. See hmm_edu.c for an importer that maps its DMA itself.
  *
- * System memory is O_DIRECT's to read and write: it is pinned. What is done here is
- * the rest, which nobody can pin. An invalidation has to wait until the disk is done
- * with it, and that is all it may wait for:
+ * O_DIRECT transfers system memory, and pins it. Device memory cannot be
+ * pinned, and is transferred here. An invalidation has to wait until the disk
+ * has finished with it, and must wait for nothing else:
  *
- * - Reclaim does not wait for the disk, on which the disk may depend. It has no use
- *   for memory of devices.
- * - A process whose I/O may be held back, by limits of its cgroup, leaves all to
- *   O_DIRECT. Others would wait for as long as the limits say.
+ * - Reclaim does not wait for the disk, because the disk may depend on reclaim.
+ *   Reclaim does not want device memory.
+ * - If the limits of a cgroup may delay the I/O of a process, O_DIRECT does all
+ *   of it. Otherwise other processes would wait as long as the limits delay the
+ *   I/O.
  */
 #include <linux/bio.h>
 #include <linux/blk-cgroup.h>
@@ -38,22 +39,22 @@
 #include "hmm_access.h"
 #include "hmm_blk.h"
 
-/* What is looked at in one go */
+/* How much memory is walked at once */
 #define CHUNK_SIZE	SZ_2M
 #define CHUNK_PAGES	(CHUNK_SIZE >> PAGE_SHIFT)
 
 /**
  * struct blk_job - one request of user space
- * @notifier: tells when the memory changes
- * @lock: makes @pfns valid, see mmu_interval_read_retry(), and protects @busy_start
- *	and @busy_end
- * @idle: the disk does not access memory of devices any more
- * @busy_start: memory of devices that the disk accesses, from here on ...
- * @busy_end: ... to here; zero if there is none
+ * @notifier: is called when the memory changes
+ * @lock: held to check that @pfns are valid, see mmu_interval_read_retry().
+ *	Also protects @busy_start and @busy_end
+ * @idle: woken when the disk no longer accesses device memory
+ * @busy_start: start of the device memory that the disk accesses
+ * @busy_end: its end; zero if there is none
  * @pfns: HMM entries of a chunk
- * @chunk: how much that is
+ * @chunk: size of a chunk in bytes
  * @file: the disk, or a partition
- * @client: how the disk reaches memory of devices; no DMA device if it does not
+ * @client: the disk, for HMM; without a DMA device if O_DIRECT does all I/O
  * @opf: operation and flags
  */
 struct blk_job {
@@ -87,14 +88,15 @@ static bool job_invalidate(struct mmu_interval_notifier *notifier,
 {
 	struct blk_job *job = container_of(notifier, struct blk_job, notifier);
 
-	/* Nothing of the range is busy anew from here on until this has returned */
+	/* No part of the range becomes busy again before this returns */
 	spin_lock(&job->lock);
 	mmu_interval_set_seq(notifier, seq);
 	spin_unlock(&job->lock);
 
 	/*
-	 * Reclaim and compaction are after folios of system memory. The range of a
-	 * large one covers what has come to be mapped between its pages.
+	 * Reclaim and compaction want folios of system memory. The range of a
+	 * large folio can include device memory that is now mapped between its
+	 * pages.
 	 */
 	if (current->flags & PF_MEMALLOC ||
 	    !job_is_busy(job, range->start, range->end))
@@ -103,9 +105,9 @@ static bool job_invalidate(struct mmu_interval_notifier *notifier,
 		return false;
 
 	/*
-	 * A disk tells when it is done, not when its writes have arrived at a
-	 * peer, and cannot be told to read one back: this is for platforms that
-	 * need not be told, see Documentation/mm/hmm_p2pdma.rst.
+	 * A disk reports completion, but not that its writes have arrived at a
+	 * peer, and it cannot be made to read one back. This driver is for
+	 * platforms that do not need that, see Documentation/mm/hmm_p2pdma.rst.
 	 */
 	wait_event(job->idle, !job_is_busy(job, range->start, range->end));
 	return true;
@@ -115,7 +117,7 @@ static const struct mmu_interval_notifier_ops job_ops = {
 	.invalidate = job_invalidate,
 };
 
-/* Have the entries of a chunk, which are valid for as long as @seq is. */
+/* Get the entries of a chunk. They are valid as long as @seq is. */
 static int job_walk(struct blk_job *job, unsigned long addr, size_t size,
 		    unsigned long *seq)
 {
@@ -138,7 +140,7 @@ static int job_walk(struct blk_job *job, unsigned long addr, size_t size,
 	return hmm_access_check(range.start, range.end, job_reads(job));
 }
 
-/* As with O_DIRECT, and done by those who do that. */
+/* Transfer with O_DIRECT, by the operations of the block device. */
 static ssize_t job_do_pinned(struct blk_job *job, unsigned long addr,
 			     size_t size, loff_t pos)
 {
@@ -159,8 +161,8 @@ static ssize_t job_do_pinned(struct blk_job *job, unsigned long addr,
 }
 
 /*
- * Memory of devices, or so much of it as one bio takes. All DMA has ended when this
- * returns. -EAGAIN: it has changed, or is not to be accessed where it is.
+ * Transfer device memory, or as much of it as one bio takes. All DMA has ended
+ * when this returns. -EAGAIN: it has changed, or must not be accessed in place.
  */
 static ssize_t job_do_in_place(struct blk_job *job, const unsigned long *pfns,
 			       unsigned long seq, unsigned long addr,
@@ -193,7 +195,7 @@ static ssize_t job_do_in_place(struct blk_job *job, const unsigned long *pfns,
 		unsigned int offset = offset_in_page(addr + done);
 
 		len = min(size - done, PAGE_SIZE - offset);
-		/* Full, or memory of another kind than what is in it */
+		/* The bio is full, or has memory of another kind */
 		if (bio_add_page(bio, hmm_pfn_to_page(*pfns++), len, offset) != len)
 			break;
 	}
@@ -214,8 +216,8 @@ static ssize_t job_do_in_place(struct blk_job *job, const unsigned long *pfns,
 }
 
 /*
- * A chunk, or the beginning of it: runs of pages that are in memory of devices, and
- * of such that are not. -EAGAIN: try again.
+ * Transfer a chunk, or the beginning of it, in runs of pages that are all in
+ * device memory or all in system memory. -EAGAIN: try again.
  */
 static ssize_t job_do_chunk(struct blk_job *job, unsigned long addr,
 			    size_t size, loff_t pos)
@@ -231,7 +233,7 @@ static ssize_t job_do_chunk(struct blk_job *job, unsigned long addr,
 	if (err == -EINTR)
 		return err;
 	if ((err == -EFAULT || err == -EPERM) && job->chunk > PAGE_SIZE) {
-		/* Find out how far the memory is good */
+		/* Find the first page that cannot be accessed */
 		job->chunk = PAGE_SIZE;
 		return -EAGAIN;
 	}
@@ -263,12 +265,12 @@ static ssize_t job_do_chunk(struct blk_job *job, unsigned long addr,
 	return done;
 }
 
-/* The PCI device of a disk, with a reference; NULL if it is made of others. */
+/* The PCI device of a disk, with a reference; NULL if none (a stacked disk). */
 static struct device *disk_get_dma_dev(struct gendisk *disk)
 {
 	struct device *dev = NULL;
 
-	/* The disk has a parent for as long as it is live */
+	/* The parent exists as long as the disk is live */
 	mutex_lock(&disk->open_mutex);
 	if (disk_live(disk))
 		for (dev = disk_to_dev(disk)->parent; dev; dev = dev->parent)
@@ -297,7 +299,7 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	struct device *dma_dev;
 	int err;
 
-	/* One that goes away loses its size first */
+	/* A disk that is being removed loses its size first */
 	if (!disk_live(bdev->bd_disk) || !capacity)
 		return -ENODEV;
 	if (write && bdev_read_only(bdev))
@@ -335,7 +337,7 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	err = mmu_interval_notifier_insert(&job.notifier, current->mm, start,
 					   PAGE_ALIGN(addr + size) - start,
 					   &job_ops);
-	/* The first one of a process gives way to any signal */
+	/* Adding the first notifier of a process fails on any signal */
 	if (err == -EINTR)
 		err = -ERESTARTNOINTR;
 	if (err)
@@ -354,7 +356,7 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 		if (ret == -EAGAIN)
 			continue;
 		if (ret <= 0) {
-			/* At the end of a disk that has just lost its size */
+			/* A disk that is being removed has lost its size */
 			err = bdev_nr_bytes(bdev) ? ret : -ENODEV;
 			break;
 		}

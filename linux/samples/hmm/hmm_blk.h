@@ -7,25 +7,25 @@
 
 /**
  * struct hmm_blk_io - read or write a block device, as with O_DIRECT
- * @fd: the block device, open for what is asked for
+ * @fd: the block device, open for this operation
  * @flags: 0 to read, HMM_BLK_WRITE to write
- * @addr: the memory, of the calling process, in system memory or on a device
+ * @addr: address in the calling process, of system memory or device memory
  * @size: length in bytes
- * @offset: on the block device, in bytes
+ * @offset: offset on the block device, in bytes
  * @done: out: how many bytes have been transferred, also if the ioctl fails
  *
  * @addr, @size and @offset are multiples of the logical block size. As with
- * pread() and pwrite(), less than @size is done at the end of the device, or
- * when an error turns up later than in the first byte.
+ * pread() and pwrite(), fewer than @size bytes are transferred at the end of
+ * the device, or when an error occurs after some bytes have been transferred.
  *
- * -EBADF: @fd is not open, or not for this.
+ * -EBADF: @fd is not open, or not open for this operation.
  * -ENOTBLK: @fd is not a block device.
  * -EINVAL: not aligned, or unknown flags.
- * -EFAULT: the memory is not mapped, or mapped read-only, to be read into.
- * -ENOSPC: a write behind the end of the device.
- * -EPERM: the device is read-only.
- * -ETXTBSY: a write to swap space.
- * -ENODEV, -EIO and others: as the device says.
+ * -EFAULT: the memory is not mapped, or mapped read-only as target of a read.
+ * -ENOSPC: a write is beyond the end of the device.
+ * -EPERM: a write is to a read-only device.
+ * -ETXTBSY: a write is to swap space.
+ * -ENODEV, -EIO and others: errors that the device reports.
  * -EINTR: the process is being killed.
  * -ENOMEM: out of memory.
  */

@@ -4,17 +4,19 @@
  *
  * The device is QEMU's edu: a DMA engine and a buffer of 4 KiB. It copies memory
  * of a process, system memory or the private memory of other devices, without
- * pinning. What an importer needs, in the order in which one would write it:
+ * pinning. An importer needs these parts, in the order in which to write them:
  *
  * - a mirror of a range: interval notifier, HMM entries, DMA mapping
- * - mirror_invalidate(): revoke, waiting for DMA that is under way there
- * - mirror_fault(): see to it that there is a page. Whoever provides it may take
- *   his time, so no lock is held that others need
- * - mirror_begin(): an address that is good until mirror_end()
- * - the engine, which must have stopped before that
+ * - mirror_invalidate(): unmap pages, and wait for DMA to them that is in
+ *   progress
+ * - mirror_fault(): make a page present. User space may provide the page, and
+ *   may take any time, so hold no lock that other processes need
+ * - mirror_begin(): get an address that is valid until mirror_end()
+ * - the engine, which must stop before mirror_end()
  *
- * The device does not tell whether a transfer has failed. With one that does, look:
- * its buffer has what the one before has left there, of another process perhaps.
+ * The device does not report whether a transfer has failed. If your device
+ * does, check it: after a failed transfer its buffer still has the data of an
+ * earlier transfer, perhaps of another process.
  */
 #include <linux/completion.h>
 #include <linux/dma-mapping.h>
@@ -52,7 +54,7 @@
 #define   EDU_DMA_FROM_DEVICE	BIT(1)
 #define   EDU_DMA_IRQ		BIT(2)
 
-/* The device's buffer, in addresses of its own */
+/* The device's buffer, in the device's address space */
 #define EDU_BUFFER		0x40000
 #define EDU_BUFFER_SIZE		0x1000
 
@@ -63,7 +65,7 @@ static uint dma_bits = 28;
 module_param(dma_bits, uint, 0444);
 MODULE_PARM_DESC(dma_bits, "width of the addresses that the device can use, as in QEMU's dma_mask= (default: 28). The device wraps addresses that are wider, and says nothing");
 
-/* How often to have pages come that are gone again when the engine is free */
+/* How often to fault pages that are gone again when the engine is free */
 #define EDU_TRIES		10
 
 /**
@@ -71,10 +73,10 @@ MODULE_PARM_DESC(dma_bits, "width of the addresses that the device can use, as i
  * @pdev: the PCI function
  * @regs: BAR 0
  * @misc: the character device
- * @ref: the probed device, and open files
- * @lock: protects @mirrors, and what they have mapped against removal
- * @mirrors: those that exist
- * @engine: serializes transfers. No page fault is waited for with it
+ * @ref: held by the probed device, and by open files
+ * @lock: protects @mirrors, and their mappings against removal of the device
+ * @mirrors: all attached mirrors
+ * @engine: serializes transfers. Not held across page faults
  * @gone: the device has been removed, or hangs: written under @lock or @engine
  * @done: a transfer has ended
  */
@@ -92,24 +94,24 @@ struct edu {
 
 /**
  * struct edu_mirror - a range of the current process, as the device sees it
- * @notifier: tells when the range changes
- * @lock: makes @map valid, see mmu_interval_read_retry(), and protects @busy and
- *	@stale. No transfer is waited for with it
- * @idle: the device does not access @busy any more
- * @map: HMM entries and DMA addresses, of the pages that the device has used. The
- *	list of entries is there for as long as the device is
+ * @notifier: is called when the range changes
+ * @lock: held to check that @map is valid, see mmu_interval_read_retry(). Also
+ *	protects @busy and @stale. Not held across transfers
+ * @idle: woken when the device no longer accesses @busy
+ * @map: HMM entries and DMA addresses of the pages that the device has used.
+ *	The list of entries is NULL once the device is gone
  * @node: in the device's list
  * @edu: the device
  * @busy: the page that the device accesses, or ULONG_MAX
- * @stale: that has been invalidated
- * @start: of the range, page aligned
- * @nr_pages: of the range
+ * @stale: @busy has been invalidated
+ * @start: start of the range, page aligned
+ * @nr_pages: length of the range in pages
  * @write: the device writes to the range
  * @brief: pages are mapped for one transfer only, so that they can be bounced
- * @no_alias: memory of other devices has to come to system memory
- * @dma_addr: what is mapped for the transfer under way
- * @dma_len: length of that, or zero
- * @dma_type: how an alias was mapped
+ * @no_alias: memory of other devices must migrate to system memory
+ * @dma_addr: address that is mapped only for the current transfer
+ * @dma_len: length of that mapping, or zero
+ * @dma_type: how @dma_addr was mapped, if it is an alias
  */
 struct edu_mirror {
 	struct mmu_interval_notifier notifier;
@@ -140,7 +142,7 @@ static enum dma_data_direction mirror_dir(const struct edu_mirror *mirror)
 	return mirror->write ? DMA_FROM_DEVICE : DMA_TO_DEVICE;
 }
 
-/* Forget a page; with the lock held. */
+/* Drop a page. Called with the mirror's lock held. */
 static void mirror_drop(struct edu_mirror *mirror, size_t idx)
 {
 	if (!mirror->brief)
@@ -186,7 +188,7 @@ static bool mirror_invalidate(struct mmu_interval_notifier *notifier,
 	if (!mmu_notifier_range_blockable(range))
 		return false;
 
-	/* Nothing of the range is busy anew before this has returned */
+	/* No part of the range becomes busy again before this returns */
 	wait_event(mirror->idle, !mirror_is_busy(mirror, start, end));
 	return true;
 }
@@ -207,7 +209,7 @@ static int mirror_attach(struct edu_mirror *mirror)
 	err = hmm_dma_map_alloc(&edu->pdev->dev, &mirror->map, mirror->nr_pages,
 				PAGE_SIZE);
 	if (err == -EOPNOTSUPP) {
-		/* Not all memory is in reach: what is bounced is copied each time */
+		/* DMA may be bounced: map, and so copy, for each transfer */
 		mirror->brief = true;
 		mirror->map.pfn_list = kvcalloc(mirror->nr_pages,
 						sizeof(*mirror->map.pfn_list),
@@ -219,7 +221,7 @@ static int mirror_attach(struct edu_mirror *mirror)
 	return err;
 }
 
-/* What the driver core must not find when the device is gone. */
+/* Undo DMA mappings: the driver core must find none when the device is gone. */
 static void mirror_detach(struct edu_mirror *mirror)
 {
 	struct device *dev = mirror_dev(mirror);
@@ -273,7 +275,7 @@ static int mirror_init(struct edu_mirror *mirror, struct edu *edu,
 		mirror_detach(mirror);
 err_destroy:
 	mutex_destroy(&mirror->lock);
-	/* The first one of a process gives way to any signal */
+	/* Adding the first notifier of a process fails on any signal */
 	return err == -EINTR ? -ERESTARTNOINTR : err;
 }
 
@@ -290,12 +292,12 @@ static unsigned long *mirror_entry(struct edu_mirror *mirror, unsigned long addr
 	return &mirror->map.pfn_list[(addr - mirror->start) >> PAGE_SHIFT];
 }
 
-/* Have the page at @addr come, if it is not there. It may go at any time. */
+/* Fault in the page at @addr if it is not present. It may go at any time. */
 static int mirror_fault(struct edu_mirror *mirror, unsigned long addr)
 {
 	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
 	struct hmm_client client = { .dma_dev = mirror_dev(mirror) };
-	/* What a walk finds may be stale: it is not for the mirror's list */
+	/* A walk may find a stale page: keep it out of the mirror's list */
 	unsigned long pfn = 0;
 	struct hmm_range range = {
 		.notifier = &mirror->notifier,
@@ -335,8 +337,9 @@ static int mirror_fault(struct edu_mirror *mirror, unsigned long addr)
 }
 
 /*
- * The DMA address of @addr, for @len bytes of its page. With the lock held. -EAGAIN:
- * the page is not there any more, or has to be faulted once more for the device.
+ * Get the DMA address of @addr, for @len bytes of its page. Called with the
+ * mirror's lock held. -EAGAIN: the page is gone, or must be faulted again for
+ * the device.
  */
 static int mirror_map(struct edu_mirror *mirror, unsigned long addr, size_t len,
 		      dma_addr_t *dma_addr)
@@ -349,7 +352,7 @@ static int mirror_map(struct edu_mirror *mirror, unsigned long addr, size_t len,
 	if (!*entry)
 		return -EAGAIN;
 
-	/* Until it changes; or else until the transfer is over, below */
+	/* Valid until the page changes; mappings below are for one transfer */
 	if (!mirror->brief) {
 		*dma_addr = hmm_dma_map_pfn(dev, &mirror->map,
 					    entry - mirror->map.pfn_list,
@@ -364,7 +367,7 @@ static int mirror_map(struct edu_mirror *mirror, unsigned long addr, size_t len,
 		mirror->dma_addr = hmm_alias_dma_map(dev, *entry, PAGE_SIZE, dir,
 						     &mirror->dma_type);
 		if (dma_mapping_error(dev, mirror->dma_addr)) {
-			/* The walk had thought better of it */
+			/* The walk found it reachable: do without aliases */
 			mirror->no_alias = true;
 			*entry = 0;
 			return -EAGAIN;
@@ -384,7 +387,7 @@ static int mirror_map(struct edu_mirror *mirror, unsigned long addr, size_t len,
 	return 0;
 }
 
-/* Map, and keep the page until mirror_end(). */
+/* Map a page, and keep it until mirror_end(). */
 static int mirror_begin(struct edu_mirror *mirror, unsigned long addr,
 			size_t len, dma_addr_t *dma_addr)
 {
@@ -397,7 +400,7 @@ static int mirror_begin(struct edu_mirror *mirror, unsigned long addr,
 	return err;
 }
 
-/* The transfer is over. */
+/* Undo mirror_begin() after the transfer. */
 static void mirror_end(struct edu_mirror *mirror)
 {
 	struct device *dev = mirror_dev(mirror);
@@ -436,7 +439,7 @@ static irqreturn_t edu_irq(int irq, void *data)
 
 /*
  * Transfer between the device's buffer and memory. When this returns, the device
- * does not access the memory any more, whatever has happened.
+ * no longer accesses the memory, not even after an error.
  */
 static int edu_transfer(struct edu *edu, dma_addr_t addr, size_t len,
 			bool from_device)
@@ -460,8 +463,8 @@ static int edu_transfer(struct edu *edu, dma_addr_t addr, size_t len,
 	left = wait_for_completion_killable_timeout(&edu->done,
 						    msecs_to_jiffies(EDU_TIMEOUT_MS));
 	/*
-	 * Killed, or no interrupt, or a late one of a transfer before that was
-	 * not waited for: the engine may be running nevertheless.
+	 * The engine may still run: the process was killed, there was no
+	 * interrupt, or it was a late one, of an earlier transfer.
 	 */
 	if (readl_poll_timeout(edu->regs + EDU_DMA_CMD, val,
 			       !(val & EDU_DMA_RUN), 1000,
@@ -477,7 +480,7 @@ static int edu_transfer(struct edu *edu, dma_addr_t addr, size_t len,
 	return left ? -EINTR : -EIO;
 }
 
-/* With the engine. -EAGAIN: a page is not there any more. */
+/* Called with edu->engine held. -EAGAIN: a page is gone. */
 static int edu_run(struct edu *edu, struct edu_mirror *dst,
 		   struct edu_mirror *src, unsigned long to, unsigned long from,
 		   size_t len)
@@ -495,9 +498,9 @@ static int edu_run(struct edu *edu, struct edu_mirror *dst,
 		if (!err)
 			err = edu_transfer(edu, to_dma, len, true);
 		/*
-		 * A device whose writes are posted has to read one back before
-		 * the pages are let go, see Documentation/mm/hmm_p2pdma.rst.
-		 * Those of QEMU have arrived.
+		 * A device with posted writes must read one back before the
+		 * pages are released, see Documentation/mm/hmm_p2pdma.rst.
+		 * Writes of QEMU's device have arrived already.
 		 */
 		mirror_end(dst);
 	}
@@ -513,7 +516,7 @@ static int edu_copy_piece(struct edu *edu, struct edu_mirror *dst,
 	int tries, err;
 
 	for (tries = 0; tries < EDU_TRIES; tries++) {
-		/* A write may change what there is to read: it comes first */
+		/* A write fault may replace the page to read: do it first */
 		err = mirror_fault(dst, to);
 		if (!err)
 			err = mirror_fault(src, from);
@@ -695,8 +698,8 @@ static int edu_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 }
 
 /*
- * The pieces that are under way end. Copies may still wait for a page; they find
- * that the device is gone when it comes.
+ * Transfers in progress complete. Copies may still wait for a page fault. They
+ * find that the device is gone when the fault is over.
  */
 static void edu_remove(struct pci_dev *pdev)
 {

@@ -7,19 +7,19 @@
 
 /**
  * struct hmm_edu_copy - let the device copy memory of the calling process
- * @dst: where to
- * @src: where from
+ * @dst: destination address
+ * @src: source address
  * @size: length in bytes, up to HMM_EDU_MAX_SIZE
  * @copied: out: how many bytes have been copied, also if the ioctl fails
  *
- * Either may be in system memory or in device memory, at any offset.
+ * Both can be in system memory or in device memory, at any offset.
  *
  * -EINVAL: @size is zero or too large.
- * -EFAULT: a range wraps around, is not mapped, or not the caller's to access.
+ * -EFAULT: a range wraps around, is unmapped, or not accessible to the caller.
  * -EPERM: @dst is mapped read-only.
- * -EIO: the device does not do as it is told, or cannot address the memory.
+ * -EIO: the device does not complete a transfer, or cannot address the memory.
  * -ENODEV: the device is gone.
- * -EBUSY: the memory does not stay where it is for long enough; try again.
+ * -EBUSY: the memory moves or changes too often; try again.
  * -ENOMEM: out of memory.
  * -EINTR: the process is being killed.
  */

@@ -2,20 +2,21 @@
 /*
  * vsvm, a virtual GPU with shared virtual memory.
  *
- * There are no buffer objects: every ioctl takes addresses of the calling
- * process. An open file belongs to the process that opened it; another one, a
- * child after fork() or the same one after execve(), gets -EPERM.
+ * There are no buffer objects: ioctls take addresses of the calling process. An
+ * open file belongs to the process that opened it. Ioctls that take an address
+ * return -EPERM to any other process: a child after fork(), or the same process
+ * after execve().
  *
- * Of all ioctls:
- * -EINVAL: a reserved field or flag is not zero, or a size is zero, misaligned
- *	or wraps around.
- * -EFAULT: part of the range is not mapped, or not the process's to map, or the
- *	thread's protection keys do not let it do itself what the device is to do.
- * -EPERM: the file is another process's.
- * -EBUSY: others keep changing the mappings of the range; try again.
+ * Common errors:
+ * -EINVAL: a reserved field or flag is not zero; a size is zero; an address or
+ *	a size is misaligned; or the range wraps around.
+ * -EFAULT: part of the range is not mapped, or is outside of the process's
+ *	address space, or the thread's protection keys forbid the access.
+ * -EPERM: the file belongs to another process.
+ * -EBUSY: other threads keep changing the mappings of the range; try again.
  * -ENOMEM: out of system memory.
- * -ENODEV: the device is gone. Memory that could not be moved from it before that
- *	is lost: the CPU gets SIGBUS for it, devices -EFAULT.
+ * -ENODEV: the device is gone. Data that could not be moved from it in time is
+ *	lost: CPU accesses to it get SIGBUS, device accesses -EFAULT.
  * -EINTR: the process is being killed.
  */
 #ifndef _UAPI_VSVM_DRM_H_
@@ -45,9 +46,9 @@ extern "C" {
 	DRM_IOR(DRM_COMMAND_BASE + DRM_VSVM_COUNTERS, struct drm_vsvm_counters)
 
 /**
- * struct drm_vsvm_info - what the device is
+ * struct drm_vsvm_info - properties of the device
  * @vram_size: size of the device memory in bytes
- * @window_size: how much of it other devices can reach, in bytes
+ * @window_size: size of the part that other devices can reach, in bytes
  */
 struct drm_vsvm_info {
 	__u64 vram_size;
@@ -63,20 +64,21 @@ struct drm_vsvm_info {
  * @size: length in bytes, page aligned
  * @where: DRM_VSVM_TO_RAM or DRM_VSVM_TO_VRAM
  * @pad: zero
- * @pages: out: pages of the range that are in this device's memory now. They
- *	may be fewer than asked for: when it is full, and there is no memory of
- *	other processes to be moved from it; or when the memory cgroup has no
- *	room for it
+ * @pages: out: number of pages of the range that are in this device's memory
+ *	now. Some pages may be missing: device memory is full, and no memory of
+ *	other processes can be moved out of it; or the memory cgroup has no room
  *
- * Memory stays charged to the memory cgroup of its process when it is in the
- * device, as it was in system memory, but cannot be reclaimed there. So no more goes
- * there than leaves a quarter of each limit, 8 MiB at least, to the rest; or less,
- * if swap can take no more than that, but an eighth of it at least. To set a limit
- * below what is there already ends with the OOM killer.
+ * Memory in the device stays charged to the memory cgroup of its process, as in
+ * system memory, but cannot be reclaimed. So a part of each limit is reserved
+ * for other memory: a quarter of the limit, and at least 8 MiB. If swap can
+ * take less than that, the reserve shrinks to what swap can take, but not below
+ * an eighth of its full size. Setting a limit below the amount that is in the
+ * device already ends with the OOM killer.
  *
- * -EOPNOTSUPP: the memory is file-backed, shared or of hugetlbfs, and cannot
- *	go to a device; or it finds no room there, and the device reaches system
- *	memory only in copies (swiotlb=force, encrypted guests).
+ * -EOPNOTSUPP: the memory is file-backed, shared or from hugetlbfs, and cannot
+ *	migrate to a device; or the device has no room for it, and reaches
+ *	system memory only through bounce buffers (swiotlb=force, encrypted
+ *	guests).
  */
 struct drm_vsvm_prefetch {
 	__u64 addr;
@@ -92,23 +94,25 @@ struct drm_vsvm_prefetch {
 #define DRM_VSVM_OP_COPY	3
 
 /**
- * struct drm_vsvm_op - let the device work on a range of 64-bit words
+ * struct drm_vsvm_op - run a device operation on a range of 64-bit words
  * @addr: start, 8-byte aligned
  * @size: length in bytes, 8-byte aligned
- * @op: DRM_VSVM_OP_*: fill with @operand; xor with @operand; sum the words up
+ * @op: DRM_VSVM_OP_*: fill with @operand; xor with @operand; add up the words
  *	(modulo 2^64); copy from the address @operand
  * @pad: zero
  * @operand: see @op
- * @result: out: the sum; zero for the others
+ * @result: out: the sum; zero for other operations
  *
- * Memory of another device within reach is worked on where it is. Otherwise the
- * range migrates to device memory first. What cannot, or finds no room, is worked
- * on over DMA where it is, until the kernel unmaps it or it is prefetched.
+ * The device accesses memory of another device in place if it can reach that
+ * memory. Otherwise the range migrates to this device's memory first. Memory
+ * that cannot migrate, or for which there is no room, is accessed in place by
+ * DMA, until the kernel unmaps it or it is prefetched.
  *
- * -EINVAL: also: unknown @op, or the ranges of a copy overlap.
- * -EACCES: the memory is to be written, but mapped read-only.
- * -EOPNOTSUPP: the memory is in a device of another driver, and stays there; or it
- *	is in system memory, of which the device reaches only copies.
+ * -EINVAL: also if @op is unknown, or the ranges of a copy overlap.
+ * -EACCES: @op writes to memory that is mapped read-only.
+ * -EOPNOTSUPP: the memory is in a device of another driver, and stays there; or
+ *	it is in system memory that the device reaches only through bounce
+ *	buffers.
  */
 struct drm_vsvm_op {
 	__u64 addr;
@@ -126,19 +130,20 @@ struct drm_vsvm_op {
  * @addr: start, page aligned
  * @size: length in bytes, page aligned
  * @vram: out: pages in this device's memory
- * @huge: out: those of @vram and @peer that are mapped by huge page table entries
+ * @huge: out: pages of @vram and @peer that are mapped by huge page table
+ *	entries
  * @flags: zero, or DRM_VSVM_PREFER_PCI to count pages that this device reaches
- *	both ways as @peer
+ *	both over a link and over the PCI bus as @peer
  * @pad: zero
  * @linked: out: pages in another device's memory that this device reaches over
  *	a private link
  * @peer: out: pages in another device's memory that this device reaches over
  *	the PCI bus
  * @ram: out: pages in system memory
- * @none: out: anything else: unmapped, not populated, swapped out, in another
- *	device's memory out of reach
+ * @none: out: all other pages: unmapped, not populated, swapped out, or in the
+ *	memory of a device that this device cannot reach
  *
- * Nothing moves or is populated by asking.
+ * This ioctl neither moves nor populates pages.
  */
 struct drm_vsvm_residency {
 	__u64 addr;
@@ -157,11 +162,11 @@ struct drm_vsvm_residency {
  * struct drm_vsvm_counters - what the device has done since it was probed
  * @pages_to_vram: pages migrated to its memory from system memory
  * @pages_to_ram: pages migrated from its memory to system memory
- * @pages_to_peers: pages migrated from its memory to that of other devices, over
- *	links
+ * @pages_to_peers: pages migrated from its memory to the memory of other
+ *	devices, over links
  * @vram_free: memory that is free now, in bytes
  *
- * -EPERM: also: the process has no CAP_PERFMON.
+ * -EPERM: also if the process has no CAP_PERFMON.
  */
 struct drm_vsvm_counters {
 	__u64 pages_to_vram;

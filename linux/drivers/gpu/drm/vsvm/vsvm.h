@@ -18,47 +18,48 @@
 
 struct pci_dev;
 
-/* The VRAM */
+/* The BAR that holds the VRAM */
 #define VSVM_BAR		2
 
-/* A device address that needs no DMA mapping: an offset into VRAM. */
+/* The device address is an offset into VRAM. It needs no DMA mapping. */
 #define VSVM_PROTO_VRAM		DRM_INTERCONNECT_DRIVER
 
-/* In another GPU's VRAM, over a link. It is the kernel's address of the memory. */
+/* The device address is a kernel virtual address in a linked GPU's VRAM. */
 #define VSVM_PROTO_LINK		(DRM_INTERCONNECT_DRIVER + 1)
 
 /**
  * struct vsvm_device - a GPU
  * @drm: base
  * @pdev: the PCI function
- * @vram: kernel mapping of BAR 2, by which the engines work
+ * @vram: kernel mapping of BAR 2, through which the engines access VRAM
  * @vram_size: length of BAR 2 in bytes
- * @window_size: how much of it peers may reach, in bytes
- * @p2p_pool: all of the memory behind the P2PDMA pages, if there are any
+ * @window_size: size of the part of VRAM that peers may reach, in bytes
+ * @p2p_pool: all memory of the P2PDMA pages, or NULL if there are none
  * @p2p_pool_size: length of @p2p_pool in bytes
- * @pgmap: the device-private pages, one for each page of VRAM. They outlive the
- *	PCI device, see vsvm_vram_lose()
- * @pgmap_ops: those of drm_pagemap, but for faults
- * @pgmap_res: their place in the physical address space
- * @index: which GPU it is, as in the parameter links
+ * @pgmap: the device-private pages, one for each page of VRAM. They can outlive
+ *	the PCI device, see vsvm_vram_lose()
+ * @pgmap_ops: operations of drm_pagemap, with our own migrate_to_ram()
+ * @pgmap_res: physical address range of the device-private pages
+ * @index: number of the GPU, as in the module parameter links
  * @peers: the pagemaps of the GPUs to which it has links
- * @linked: the same as a bitmap of their indices. Changes with the lock of
- *	vsvm_link.c held for writing
- * @dpagemap: the same for drm_pagemap. It pins the module, so that a reference
- *	is held only while files are open or pages are in use
- * @dpagemap_idle: done when @dpagemap has no reference
+ * @linked: the same as a bitmap of GPU indices. Changes under the mutex of
+ *	vsvm_link.c; a link goes down with the rwsem held for writing as well
+ * @dpagemap: the drm_pagemap of @pgmap. It pins the module, so a reference is
+ *	held only while files are open or pages are in use
+ * @dpagemap_idle: completed when @dpagemap has no reference
  * @files_lock: protects @files. Taken before &vsvm_file.lock
  * @files: open files
- * @lock: protects @buddy, and the first reference of @dpagemap. Taken after
- *	&vsvm_file.lock and the mmap lock
+ * @lock: protects @buddy, and serializes taking the first reference on
+ *	@dpagemap. Taken after &vsvm_file.lock and the mmap lock
  * @buddy: allocator of VRAM
  * @bo_lock: protects @bos, and @closed. Taken in any context
  * @bos: allocations in use, the latest first
- * @closed: there are going to be no more of them
+ * @closed: new allocations fail
  * @lost: the contents of VRAM are gone
- * @lose_pfns: what vsvm_vram_lose() works with
+ * @lose_pfns: preallocated PFN arrays for vsvm_vram_lose()
  * @bo_free: allocations that are no longer in use
- * @bo_free_work: frees these, since their last reference may go anywhere
+ * @bo_free_work: frees @bo_free, because the last reference on an allocation
+ *	may be dropped in any context
  * @pages_to_vram: see &struct drm_vsvm_counters
  * @pages_to_ram: see &struct drm_vsvm_counters
  * @pages_to_peers: see &struct drm_vsvm_counters
@@ -105,17 +106,17 @@ struct vsvm_device {
 /**
  * struct vsvm_file - an open file: the address space of a process on a GPU
  * @vdev: the GPU
- * @svm: the ranges that the GPU has a mapping of
- * @lock: serializes insertion and removal of ranges. Held over page faults, which
- *	may take as long as a user likes
+ * @svm: the ranges of the process that the GPU has used
+ * @lock: serializes insertion and removal of ranges. Held across page faults,
+ *	which user space can delay without limit
  * @ranges_lock: protects the lists of ranges, and @revoked
- * @ranges: all of them; those that have been revoked are in no list
- * @unmapped: those whose memory the process has unmapped, to be removed
- * @idle: others that have been invalidated, perhaps mapped anew since
+ * @ranges: all ranges that have not been revoked
+ * @unmapped: ranges to remove, because the process has unmapped their memory
+ * @idle: other invalidated ranges; some may have been mapped again
  * @nr_idle: length of @idle
  * @revoked: the GPU gets no more mappings
  * @link: in &vsvm_device.files
- * @peers: what the GPU reaches over links, for this process
+ * @peers: the process as a user of &vsvm_device.peers
  */
 struct vsvm_file {
 	struct vsvm_device *vdev;

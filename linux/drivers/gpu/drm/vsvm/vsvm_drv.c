@@ -3,14 +3,15 @@
  * vsvm, a virtual GPU with shared virtual memory.
  *
  * The device is QEMU's ivshmem-plain: memory behind BAR 2, and nothing else.
- * This driver makes it the private VRAM of a GPU whose engines are played by
- * the CPU. It manages memory as real drivers do, with drm_gpusvm (the GPU's
- * view of a process) and drm_pagemap (device-private pages and migration).
+ * This driver uses that memory as the private VRAM of a GPU. The CPU does the
+ * work of the GPU's engines. Memory is managed as in real drivers, with
+ * drm_gpusvm (the GPU's view of a process) and drm_pagemap (device-private
+ * pages and migration).
  *
- * - vsvm_drv.c: probe and removal, files
- * - vsvm_vram.c: exporter: VRAM, its pages, its window, migration
+ * - vsvm_drv.c: probe and removal, open files
+ * - vsvm_vram.c: the exporter: VRAM, its pages, its window, migration
  * - vsvm_link.c: private links between GPUs
- * - vsvm_svm.c: GPU page faults, and the operations that a process asks for
+ * - vsvm_svm.c: GPU page faults, and the operations that a process requests
  */
 #include <linux/capability.h>
 #include <linux/dma-mapping.h>
@@ -46,7 +47,7 @@ static int vsvm_counters_ioctl(struct drm_device *drm, void *data,
 	struct vsvm_device *vdev = to_vsvm(drm);
 	struct drm_vsvm_counters *args = data;
 
-	/* They tell of the memory of all processes, to the page */
+	/* The counters reveal the memory use of all processes, to the page */
 	if (!perfmon_capable())
 		return -EPERM;
 
@@ -114,7 +115,7 @@ static void vsvm_postclose(struct drm_device *drm, struct drm_file *file)
 
 	vsvm_svm_fini(vfile);
 
-	/* As long as it has mappings, vsvm_remove() has to know of it */
+	/* vsvm_remove() must find the file as long as it has mappings */
 	mutex_lock(&vdev->files_lock);
 	list_del(&vfile->link);
 	mutex_unlock(&vdev->files_lock);
@@ -218,11 +219,12 @@ err_window:
 }
 
 /*
- * No ioctl begins after drm_dev_unplug(), and those that wait for a page fault
- * find the file revoked when it is over. The processes keep their files, and the
- * contents of their memory: it moves back to system memory, which also revokes
- * what importers hold of it. If it cannot, as when the device has been pulled, it
- * is lost, and who touches it gets SIGBUS. Devres takes the BAR away last.
+ * No ioctl starts after drm_dev_unplug(). An ioctl that waits for a page fault
+ * finds its file revoked when the fault is over. Processes keep their files and
+ * their data: VRAM migrates back to system memory, which also invalidates the
+ * entries of importers. If it cannot migrate, for example because the device
+ * has been pulled, the data is lost, and a process that touches it gets SIGBUS.
+ * Devres releases the BAR last.
  */
 static void vsvm_remove(struct pci_dev *pdev)
 {
@@ -249,7 +251,10 @@ static void vsvm_remove(struct pci_dev *pdev)
 	vsvm_vram_scrub(vdev);
 }
 
-/* VRAM may not outlive sleep. No process runs that could bring anything back. */
+/*
+ * VRAM may lose its contents during sleep. Processes are frozen, so none of
+ * them can migrate memory to VRAM again.
+ */
 static int vsvm_suspend(struct device *dev)
 {
 	return vsvm_vram_evict(dev_get_drvdata(dev));
@@ -263,10 +268,11 @@ static int vsvm_resume(struct device *dev)
 static DEFINE_SIMPLE_DEV_PM_OPS(vsvm_pm_ops, vsvm_suspend, vsvm_resume);
 
 /*
- * There is no table of IDs, and nothing loads the module for a device: what is
- * behind the BAR of an ivshmem device may be shared with others, or be anything.
- * A GPU is what somebody says is one, by driver_override or new_id in sysfs; or
- * here, on a machine where all of them are.
+ * There is no ID table, and no device causes the module to be loaded: the
+ * memory behind the BAR of an ivshmem device may be shared with other users, or
+ * have any other purpose. The administrator chooses the devices by
+ * driver_override or new_id in sysfs, or all ivshmem devices of the machine by
+ * this parameter.
  */
 static bool all_ivshmem;
 module_param(all_ivshmem, bool, 0444);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Links: a private interconnect between GPUs. They are what the parameter "links"
- * of the module says, and come and go with it.
+ * Links: a private interconnect between GPUs. The module parameter "links" says
+ * which links exist. Writing it brings links up and takes them down.
  */
 #include <linux/bitops.h>
 #include <linux/module.h>
@@ -16,18 +16,19 @@
 
 #define VSVM_MAX_GPUS	8
 
-/* To change links. What notifiers of all processes take comes after it. */
+/* Serializes changes of links. Taken before all locks that notifiers take. */
 static DEFINE_MUTEX(vsvm_links_mutex);
 
 /*
- * Held for reading while pages are copied over links, which is under mmap locks,
- * and with the mutex for writing when a link has gone.
+ * Held for reading, under mmap locks, while pages are copied over links. Held
+ * for writing, with the mutex held as well, to mark a link as down and to
+ * change vsvm_gpus[].
  */
 static DECLARE_RWSEM(vsvm_links_lock);
 
 static struct vsvm_device __rcu *vsvm_gpus[VSVM_MAX_GPUS];
 
-/* Which GPUs each of them should reach. */
+/* For each GPU, a bitmap of the GPUs that it should reach. */
 static u8 vsvm_links[VSVM_MAX_GPUS];
 
 static struct vsvm_device *gpu(int index)
@@ -44,7 +45,7 @@ static void gpu_set(int index, struct vsvm_device *vdev)
 	up_write(&vsvm_links_lock);
 }
 
-/* When this returns, nobody uses the link any more. */
+/* When this returns, the link is no longer in use. */
 static void link_down(struct vsvm_device *from, struct vsvm_device *to)
 {
 	hmm_peers_remove(&from->peers, &to->pgmap);
@@ -67,7 +68,7 @@ static int link_apply(struct vsvm_device *from, struct vsvm_device *to)
 		return 0;
 	}
 
-	/* Who gets a page from now on may ask at once whether there is a link */
+	/* vsvm_link_reaches() must find the link once a page is handed out */
 	set_bit(to->index, &from->linked);
 	err = hmm_peers_add(&from->peers, &to->pgmap);
 	if (err)
@@ -87,7 +88,7 @@ static int links_apply(void)
 	return err;
 }
 
-/* "0-1,1>2": a link both ways; a link by which only 1 reaches 2. */
+/* "0-1,1>2": 0 and 1 reach each other; 1 reaches 2, but 2 does not reach 1. */
 static int links_parse(const char *val, u8 links[VSVM_MAX_GPUS])
 {
 	unsigned int from, to;
@@ -163,7 +164,7 @@ static void vsvm_link_fini(struct drm_device *drm, void *data)
 }
 
 /**
- * vsvm_link_init() - set up what links need
+ * vsvm_link_init() - initialize the set of links of a GPU
  * @vdev: the GPU
  *
  * Return: 0, or a negative errno.
@@ -175,12 +176,13 @@ int vsvm_link_init(struct vsvm_device *vdev)
 }
 
 /**
- * vsvm_link_add() - let a GPU have its links, and others find its VRAM
- * @vdev: the GPU, ready but for its users
+ * vsvm_link_add() - bring up the links of a GPU, and make its VRAM known
+ * @vdev: the GPU, ready for use, but without users yet
  *
- * A link for which there is no memory stays down, until links are set anew.
+ * A link for which memory allocation fails stays down until links are set
+ * again.
  *
- * Return: 0, or -ENOSPC if there are as many GPUs as the driver can have.
+ * Return: 0, or -ENOSPC if the driver has as many GPUs as it supports.
  */
 int vsvm_link_add(struct vsvm_device *vdev)
 {
@@ -199,7 +201,7 @@ int vsvm_link_add(struct vsvm_device *vdev)
 
 /**
  * vsvm_link_remove() - undo vsvm_link_add()
- * @vdev: the GPU; nobody uses its memory any more
+ * @vdev: the GPU, after vsvm_vram_evict() if it had users
  */
 void vsvm_link_remove(struct vsvm_device *vdev)
 {
@@ -220,11 +222,12 @@ void vsvm_link_remove(struct vsvm_device *vdev)
 }
 
 /**
- * vsvm_link_lock() - keep the links as they are
+ * vsvm_link_lock() - keep links from going down
  *
- * For a copy, and no longer: to take one away is to wait for all readers.
+ * Hold the lock for one copy, not longer: taking a link down waits for all
+ * readers.
  *
- * Context: May sleep. Until vsvm_link_unlock(); taken after the lock of a page.
+ * Context: May sleep. Held until vsvm_link_unlock(). Taken after page locks.
  */
 void vsvm_link_lock(void)
 {
@@ -241,8 +244,8 @@ void vsvm_link_unlock(void)
  * @dev: the device
  * @vdev: the GPU
  *
- * Context: Any. The answer holds under vsvm_link_lock(), or as long as what
- * hmm_range_fault() has resolved for @dev is valid.
+ * Context: Any. The answer holds under vsvm_link_lock(), or as long as the
+ * entries that hmm_range_fault() has resolved for @dev are valid.
  */
 bool vsvm_link_reaches(struct device *dev, struct vsvm_device *vdev)
 {
@@ -257,10 +260,11 @@ bool vsvm_link_reaches(struct device *dev, struct vsvm_device *vdev)
 
 /**
  * vsvm_owner() - find the GPU whose VRAM is at an address
- * @vaddr: the kernel's address
+ * @vaddr: the kernel virtual address
  *
- * Context: Any. The GPU is there as long as what has led to @vaddr is valid.
- * Return: the GPU; NULL if it is other memory.
+ * Context: Any. The GPU exists as long as the mapping that @vaddr comes from is
+ * valid.
+ * Return: the GPU; NULL if @vaddr is other memory.
  */
 struct vsvm_device *vsvm_owner(const void *vaddr)
 {
@@ -279,9 +283,9 @@ struct vsvm_device *vsvm_owner(const void *vaddr)
 }
 
 /**
- * vsvm_link_holds() - does a GPU still reach VRAM of another over a link?
+ * vsvm_link_holds() - does a GPU still reach VRAM of another GPU over a link?
  * @from: the GPU
- * @vram: the kernel's address of the VRAM
+ * @vram: kernel virtual address of the VRAM
  *
  * Context: Under vsvm_link_lock().
  */
@@ -293,12 +297,13 @@ bool vsvm_link_holds(struct vsvm_device *from, const void *vram)
 }
 
 /**
- * vsvm_bar_to_vram() - find the VRAM behind an address of the PCI bus
+ * vsvm_bar_to_vram() - find the VRAM behind an address on the PCI bus
  * @phys: the address, of a valid alias
  *
- * Engines are played by the CPU, which has VRAM mapped already.
+ * The CPU does the work of the engines, and has VRAM mapped already.
  *
- * Return: the kernel's address; NULL if it is not VRAM of a GPU of this driver.
+ * Return: the kernel virtual address; NULL if @phys is not VRAM of a GPU of
+ * this driver.
  */
 void *vsvm_bar_to_vram(phys_addr_t phys)
 {

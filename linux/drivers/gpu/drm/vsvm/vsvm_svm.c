@@ -2,10 +2,10 @@
 /*
  * Shared virtual memory: the GPU's view of a process.
  *
- * An operation goes through its range as a GPU does: for each piece that the
- * GPU has no valid mapping of, it "faults", which migrates the piece to VRAM if
- * that is possible, and maps it. The engines then run under the notifier lock,
- * so that an invalidation waits for them, and for no more than one piece.
+ * An operation walks its range as a GPU does. It "faults" on each piece that
+ * has no valid GPU mapping: it migrates the piece to VRAM if possible, and maps
+ * it. The engines run under the notifier lock, one piece at a time, so an
+ * invalidation waits for one piece at most.
  */
 #include <linux/freezer.h>
 #include <linux/hmm.h>
@@ -20,12 +20,12 @@
 
 #include "vsvm.h"
 
-/* How often a fault starts over when the process changes its mappings. */
+/* How often a fault is retried when the process changes its mappings. */
 #define VSVM_FAULT_TRIES	16
 
 /*
- * How many ranges without a mapping a file keeps, since their memory may be back
- * soon. A process can make any number of them.
+ * How many ranges without a mapping a file keeps. They are kept because the GPU
+ * may soon use their memory again. A process can create any number of them.
  */
 #define VSVM_MAX_IDLE		64
 
@@ -148,7 +148,7 @@ static const struct drm_gpusvm_ops vsvm_svm_ops = {
 };
 
 /**
- * vsvm_svm_init() - let the GPU see the current process
+ * vsvm_svm_init() - set up the GPU's view of the current process
  * @vfile: the file
  *
  * Return: 0, or a negative errno.
@@ -169,7 +169,7 @@ int vsvm_svm_init(struct vsvm_file *vfile)
 
 /**
  * vsvm_svm_fini() - undo vsvm_svm_init()
- * @vfile: the file; nobody uses it any more
+ * @vfile: the file, no longer in use
  */
 void vsvm_svm_fini(struct vsvm_file *vfile)
 {
@@ -181,13 +181,13 @@ void vsvm_svm_fini(struct vsvm_file *vfile)
 }
 
 /**
- * vsvm_svm_revoke() - take all mappings of a process away from the GPU, for good
+ * vsvm_svm_revoke() - permanently remove all GPU mappings of a process
  * @vfile: the file
  *
- * Ioctls may be running on it, and may have waited for a page fault for hours: they
- * find no mapping when it is over. A process can have any number of mappings: the
- * locks are held for one at a time. Of several callers none returns before the last
- * mapping is gone.
+ * Ioctls may be running on @vfile, and may wait for a page fault for hours.
+ * They find no mapping when the fault is over. A process can have any number of
+ * mappings, so the locks are held for one mapping at a time. If there are
+ * several callers, none returns before the last mapping is gone.
  */
 void vsvm_svm_revoke(struct vsvm_file *vfile)
 {
@@ -213,7 +213,7 @@ void vsvm_svm_revoke(struct vsvm_file *vfile)
 	} while (range);
 }
 
-/* Can the GPU use a range as it is mapped? A write needs what a write has mapped. */
+/* Can the GPU use a range as it is mapped? A write needs a writable mapping. */
 static bool is_mapped(struct vsvm_file *vfile, struct vsvm_range *range,
 		      bool write)
 {
@@ -221,7 +221,7 @@ static bool is_mapped(struct vsvm_file *vfile, struct vsvm_range *range,
 	       !(write && range->pages.flags.read_only);
 }
 
-/* An invalidation finds a range until it is removed, and may list it until then. */
+/* Until the range is removed, an invalidation may find it and list it. */
 static void remove_range(struct vsvm_file *vfile, struct vsvm_range *range)
 {
 	struct drm_gpusvm_ctx ctx = {};
@@ -269,12 +269,13 @@ static void remove_gone_ranges(struct vsvm_file *vfile)
 }
 
 /*
- * A look at the pages of a process, 2 MiB at a time: where are they, with
- * @flags of zero, or all in system memory, with HMM_PFN_REQ_FAULT.
+ * A walk over the pages of a process, 2 MiB at a time. With flags of zero it
+ * finds out where the pages are. With HMM_PFN_REQ_FAULT it also brings all of
+ * them to system memory.
  */
 struct pages_walk {
 	struct mmu_interval_notifier notifier;
-	struct mutex lock; /* makes @pfns valid, see mmu_interval_read_retry() */
+	struct mutex lock; /* to check @pfns, see mmu_interval_read_retry() */
 	unsigned long pfns[SZ_2M / PAGE_SIZE];
 };
 
@@ -322,7 +323,7 @@ static void count_pages(struct vsvm_file *vfile, struct drm_vsvm_residency *wher
 	}
 }
 
-/* Look at @range, once. -EAGAIN: it has changed meanwhile. */
+/* Walk @range once. -EAGAIN: it has changed during the walk. */
 static int walk_piece(struct vsvm_file *vfile, struct pages_walk *walk,
 		      struct hmm_range *range, struct drm_vsvm_residency *where)
 {
@@ -390,7 +391,7 @@ static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
 		else if (err != -EAGAIN)
 			break;
 		cond_resched();
-		/* is_on_peers() has a lock, whose waiters cannot be frozen */
+		/* is_on_peers() holds vfile->lock: its waiters cannot freeze */
 		if (size > SZ_2M)
 			try_to_freeze();
 	}
@@ -402,7 +403,7 @@ out_free:
 	return err;
 }
 
-/* Is all of a range in the memory of other GPUs, and mapped there? */
+/* Is all of a range mapped in the memory of other GPUs? */
 static bool mapped_on_peers(struct vsvm_file *vfile, struct vsvm_range *range)
 {
 	struct drm_pagemap_addr *map = range->pages.dma_addr;
@@ -416,7 +417,7 @@ static bool mapped_on_peers(struct vsvm_file *vfile, struct vsvm_range *range)
 	return true;
 }
 
-/* The same, where there is no mapping yet; as of now. */
+/* The same for a range without a mapping. The answer may be stale at once. */
 static bool is_on_peers(struct vsvm_file *vfile, struct vsvm_range *range)
 {
 	struct drm_vsvm_residency where = {};
@@ -427,7 +428,7 @@ static bool is_on_peers(struct vsvm_file *vfile, struct vsvm_range *range)
 	       where.peer + where.linked == range_npages(range);
 }
 
-/* Best effort: what cannot migrate is used where it is. */
+/* Best effort: pages that cannot migrate are used where they are. */
 static void migrate_to_vram(struct vsvm_file *vfile, struct vsvm_range *range)
 {
 	struct vsvm_device *vdev = vfile->vdev;
@@ -443,12 +444,12 @@ static void migrate_to_vram(struct vsvm_file *vfile, struct vsvm_range *range)
 					      drm_gpusvm_range_end(&range->base),
 					      vfile->svm.mm, 0, false);
 		/*
-		 * Pages in swap, of several allocations, or on another GPU that
-		 * has no link to this one.
+		 * The pages are in swap, in several allocations, or on another
+		 * GPU that has no link to this one.
 		 */
 		if ((err == -EBUSY || err == -EFAULT) &&
 		    drm_gpusvm_range_evict(&vfile->svm, &range->base) == -ETIME) {
-			/* It does not fit into RAM, in one piece */
+			/* The range does not fit into RAM in one piece */
 			vsvm_vram_make_way(vdev, vfile->svm.mm);
 			return;
 		}
@@ -456,13 +457,14 @@ static void migrate_to_vram(struct vsvm_file *vfile, struct vsvm_range *range)
 }
 
 /*
- * Find the range at @addr, and map it: in VRAM, or where it is, if that is on
- * another GPU within reach, and the caller does not want it @here. What is only read
- * is mapped for that: to map it for writing is a write, to all who look on, and a
- * page of its own where two processes share one.
+ * Find the range at @addr and map it: in VRAM, or in place, if it is on another
+ * GPU within reach and the caller does not want it @here. For reads it is
+ * mapped read-only: mapping it for writes counts as a write for all observers,
+ * such as userfaultfd, and breaks COW of pages that two processes share.
  *
- * What does not fit into RAM at once, as a memory cgroup may have it, is mapped in
- * smaller chunks, and stays there: it would be no less in VRAM.
+ * A range may not fit into RAM at once, because of a memory cgroup limit for
+ * example. It is then mapped in smaller chunks, which do not migrate: memory in
+ * VRAM is charged just the same.
  */
 static struct vsvm_range *fault_range(struct vsvm_file *vfile,
 				      unsigned long addr, bool write, bool here,
@@ -503,11 +505,12 @@ again:
 	}
 
 	/*
-	 * Pages that the process has read-only, as after fork(), stay so in
-	 * VRAM, and come back when they are written, which makes them writable.
-	 * The second time they stay there. What could not migrate, a pinned
-	 * page perhaps, is left alone as long as it is mapped: to try takes it
-	 * from all others that have it mapped.
+	 * Pages that the process maps read-only, as after fork(), stay
+	 * read-only in VRAM. A write moves them back to system memory, where
+	 * they become writable. After the second migration they stay in VRAM.
+	 * A page that could not migrate, for example because it is pinned, is
+	 * left alone as long as it is mapped: another attempt would unmap it
+	 * from all other users.
 	 */
 	for (tries = 0; ; tries++) {
 		drm_gpusvm_notifier_lock(svm);
@@ -535,13 +538,13 @@ again:
 			err = -EAGAIN;
 		}
 		if ((err == -EFAULT || err == -EPERM) && !anew) {
-			/* It may be of several mappings by now, not all alike */
+			/* By now it may span several VMAs that differ */
 			remove_range(vfile, range);
 			anew = true;
 			goto again;
 		}
 		if (err == -EBUSY)
-			/* Others may be of another size */
+			/* A new range may have another size */
 			remove_range(vfile, range);
 		if (err)
 			return ERR_PTR(err);
@@ -549,8 +552,9 @@ again:
 }
 
 /*
- * Do the protection keys of the current thread let it access a range? The GPU is a
- * way around them for nobody. The answer is good for as long as the range is mapped.
+ * Do the protection keys of the current thread let it access a range? The GPU
+ * must not let a thread bypass them. The answer holds as long as the range is
+ * mapped.
  */
 static int check_access(unsigned long addr, unsigned long end, bool write)
 {
@@ -571,7 +575,7 @@ static int check_access(unsigned long addr, unsigned long end, bool write)
 
 typedef void (*vsvm_engine_t)(u64 *words, size_t n, void *arg);
 
-/* -ENODEV: the GPU has been pulled; -EIO: another one, whose memory it has read. */
+/* -ENODEV: this GPU has been pulled. -EIO: the peer that it used has been. */
 static int check_owner(struct vsvm_file *vfile, struct vsvm_device *owner)
 {
 	if (!owner || vsvm_vram_is_there(owner))
@@ -580,7 +584,7 @@ static int check_owner(struct vsvm_file *vfile, struct vsvm_device *owner)
 	return owner == vfile->vdev ? -ENODEV : -EIO;
 }
 
-/* -EOPNOTSUPP: memory of a device of another driver; the CPU cannot play that. */
+/* -EOPNOTSUPP: memory of another driver's device, which is not mapped here. */
 static int run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
 		      unsigned long addr, unsigned long end,
 		      vsvm_engine_t engine, void *arg)
@@ -603,7 +607,7 @@ static int run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
 				return -EOPNOTSUPP;
 			owner = vsvm_owner(page);
 			if (!owner && map->proto != DRM_INTERCONNECT_SYSTEM)
-				return -EIO;	/* it is just going */
+				return -EIO;	/* the peer is going away */
 			engine(page + in_page, len / sizeof(u64), arg);
 			vsvm_unmap_page(map, page);
 			addr += len;
@@ -619,7 +623,7 @@ static int run_engine(struct vsvm_file *vfile, struct vsvm_range *range,
 	return check_owner(vfile, last);
 }
 
-/* Run an engine over a part of [addr, end), and return how far it got. */
+/* Run an engine over a part of [addr, end). Returns the length of the part. */
 static long run_piece(struct vsvm_file *vfile, unsigned long addr,
 		      unsigned long end, bool write, bool here,
 		      unsigned long chunk, vsvm_engine_t engine, void *arg)
@@ -641,7 +645,7 @@ static long run_piece(struct vsvm_file *vfile, unsigned long addr,
 	}
 
 	end = min(end, drm_gpusvm_range_end(&range->base));
-	/* Who has memory move sees none of it */
+	/* A prefetch does not access the contents */
 	ret = here ? 0 : check_access(addr, end, write);
 	if (ret)
 		goto out;
@@ -684,18 +688,18 @@ static int __run(struct vsvm_file *vfile, unsigned long addr, unsigned long size
 		}
 
 		switch (ret) {
-		case -EINVAL:	/* only a copy of the memory can be reached */
+		case -EINVAL:	/* the device reaches only bounce buffers */
 			return -EOPNOTSUPP;
 		case -ENOENT:	/* no mapping */
-		case -EIO:	/* of a device */
+		case -EIO:	/* memory of a device, or a peer is gone */
 			return -EFAULT;
 		case -EPERM:
 			return -EACCES;
-		case -EINTR:	/* the first notifier of a process gives way to signals */
+		case -EINTR:	/* adding a first notifier is interruptible */
 			return -ERESTARTNOINTR;
-		case -EAGAIN:	/* invalidated once more */
+		case -EAGAIN:	/* invalidated again */
 		case -EBUSY:
-		case -EFAULT:	/* perhaps the mapping has changed */
+		case -EFAULT:	/* the mapping may have changed */
 			if (tries--)
 				continue;
 			return ret == -EFAULT ? -EFAULT : -EBUSY;
@@ -755,7 +759,7 @@ static void engine_store(u64 *words, size_t n, void *arg)
 	copy->pos += n * sizeof(u64);
 }
 
-/* The engine has a buffer of its own, so that it faults on one side at a time. */
+/* Copy through a buffer, so that the engine faults on one side at a time. */
 static int run_copy(struct vsvm_file *vfile, unsigned long dst,
 		    unsigned long src, unsigned long size)
 {
@@ -868,7 +872,7 @@ int vsvm_residency_ioctl(struct drm_device *drm, void *data,
 	return 0;
 }
 
-/* Is [addr, end) mapped, all of it, by memory that can go to a device? */
+/* Is all of [addr, end) mapped, and can it migrate to a device? */
 static int check_migratable(unsigned long addr, unsigned long end)
 {
 	struct mm_struct *mm = current->mm;

@@ -24,8 +24,8 @@
 #include "vsvm.h"
 
 /*
- * What follows makes the exporter a lesser one, for tests of importers and of
- * the core: drivers of real devices have no such knobs.
+ * These parameters limit or break the exporter, to test importers and the core.
+ * Drivers of real devices have no such parameters.
  */
 static uint window_mb = UINT_MAX;
 module_param(window_mb, uint, 0444);
@@ -47,14 +47,14 @@ static int callback_fault;
 module_param(callback_fault, int, 0644);
 MODULE_PARM_DESC(callback_fault, "what the callback does wrong: 0: nothing; an errno: fail with it; -1: answer outside of the window; -2: answer misaligned; -3: answer with the page before");
 
-/* How much migrates at once, and is one allocation. */
+/* The most that migrates at once, and the largest allocation. */
 #define VSVM_MAX_PAGES	(SZ_2M / PAGE_SIZE)
 
 /* An allocation of VRAM: one contiguous block. */
 struct vsvm_bo {
 	struct drm_pagemap_devmem devmem;
 	struct vsvm_device *vdev;
-	const struct mm_struct *mm;	/* whose, to compare with */
+	const struct mm_struct *mm;	/* the owner, only to compare */
 	struct kref ref;
 	struct list_head blocks;
 	struct list_head link;
@@ -95,7 +95,7 @@ static void bo_release(struct kref *ref)
 	struct vsvm_device *vdev = bo->vdev;
 	unsigned long flags;
 
-	/* Who finds no allocation in use any more may flush the work */
+	/* Once vsvm_vram_evict() finds @bos empty it flushes the work */
 	spin_lock_irqsave(&vdev->bo_lock, flags);
 	list_del(&bo->link);
 	llist_add(&bo->free, &vdev->bo_free);
@@ -121,14 +121,15 @@ static u64 page_to_vram(struct vsvm_device *vdev, struct page *page)
 /**
  * vsvm_map_page() - let an engine access a page
  * @vdev: the GPU
- * @addr: device address, of VRAM or of system memory that is mapped for DMA
- * @offset: offset into it, of a page
+ * @addr: device address of VRAM, or of memory that is mapped for DMA
+ * @offset: offset of the page from @addr, in bytes
  *
- * Like a bus master, the engines have nothing but the DMA address to go by, and
- * the IOMMU, if there is one, has a say in what it means.
+ * Like a bus master, the engines know only the DMA address. If there is an
+ * IOMMU, it translates the address.
  *
  * Context: Any. The mapping is local to the thread, and mappings nest.
- * Return: the kernel's address of the page.
+ * Return: the kernel virtual address of the page; NULL if it is in a BAR that
+ * is not VRAM of a GPU of this driver.
  */
 void *vsvm_map_page(struct vsvm_device *vdev,
 		    const struct drm_pagemap_addr *addr, unsigned long offset)
@@ -155,8 +156,8 @@ void *vsvm_map_page(struct vsvm_device *vdev,
 
 /**
  * vsvm_unmap_page() - undo vsvm_map_page()
- * @addr: as before
- * @vaddr: what vsvm_map_page() returned
+ * @addr: the device address that was mapped
+ * @vaddr: the address that vsvm_map_page() returned
  */
 void vsvm_unmap_page(const struct drm_pagemap_addr *addr, void *vaddr)
 {
@@ -186,7 +187,7 @@ static struct vsvm_device *page_to_vsvm(struct page *page)
 	return container_of(page_pgmap(page), struct vsvm_device, pgmap);
 }
 
-/* Who moves pages maps system memory for a device that is still there */
+/* Read-held while pages move, because that maps system memory for the device */
 DEFINE_STATIC_SRCU(vsvm_lost);
 
 static vm_fault_t migrate_to_ram(struct vm_fault *vmf)
@@ -209,13 +210,13 @@ static bool bar_answers(struct vsvm_device *vdev)
 }
 
 /**
- * vsvm_vram_is_there() - has VRAM contents, or is all of it 0xff?
+ * vsvm_vram_is_there() - does VRAM have contents, or does it read as 0xff?
  * @vdev: the GPU
  *
- * The device may be pulled at any time: this is to be asked when what VRAM holds
- * has been read, and before anybody gets it.
+ * The device may be pulled at any time: call this after VRAM has been read, and
+ * before the data is handed out.
  *
- * Return: true if it had them until now.
+ * Return: true if VRAM had its contents until now.
  */
 bool vsvm_vram_is_there(struct vsvm_device *vdev)
 {
@@ -223,8 +224,8 @@ bool vsvm_vram_is_there(struct vsvm_device *vdev)
 }
 
 /*
- * Entries without a source were not populated: the process sees zeroes there.
- * All pages are of one GPU, which is not unplugged while this copies.
+ * An entry without a source was not populated: the process must see zeroes
+ * there. All pages belong to one GPU, which is not unplugged during the copy.
  */
 static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
 			  unsigned long npages,
@@ -257,7 +258,7 @@ static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
 	}
 	/*
 	 * VRAM is mapped write-combined, and writes to it are posted: a peer
-	 * below the same switch could be faster than they are. Reads are not.
+	 * below the same switch could overtake them. A read waits for them.
 	 */
 	wmb();
 	(void)READ_ONCE(*(u64 *)vdev->vram);
@@ -269,7 +270,7 @@ static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
 }
 ALLOW_ERROR_INJECTION(copy_to_devmem, ERRNO);
 
-/* Or to other GPUs, over links. All pages are of one GPU. */
+/* Copies to other GPUs over links, too. All source pages belong to one GPU. */
 static int copy_to_ram(struct page **pages, struct drm_pagemap_addr *addr,
 		       unsigned long npages,
 		       struct dma_fence *pre_migrate_fence)
@@ -332,7 +333,7 @@ static const struct drm_pagemap_devmem_ops vsvm_devmem_ops = {
 	.copy_to_ram		= copy_to_ram,
 };
 
-/* In the window first: who is not in it cannot be reached by peers. */
+/* Try the window first: peers cannot reach memory outside of it. */
 static int bo_alloc_blocks(struct vsvm_bo *bo, u64 size)
 {
 	struct vsvm_device *vdev = bo->vdev;
@@ -351,7 +352,7 @@ static int bo_alloc_blocks(struct vsvm_bo *bo, u64 size)
 	return err;
 }
 
-/* Evict what a process, or anybody but this one, has had for longest. */
+/* Evict the oldest allocation of a process, or of all others if not @own. */
 static bool evict_oldest(struct vsvm_device *vdev, const struct mm_struct *mm,
 			 bool own)
 {
@@ -363,12 +364,12 @@ static bool evict_oldest(struct vsvm_device *vdev, const struct mm_struct *mm,
 	list_for_each_entry_reverse(bo, &vdev->bos, link) {
 		bool is_own = bo->mm == mm;
 
-		/* vsvm_vram_lose() counts on their order */
+		/* vsvm_vram_lose() relies on the order of the list */
 		if (vdev->closed)
 			break;
 		if (is_own == own && kref_get_unless_zero(&bo->ref)) {
 			found = bo;
-			/* If it cannot move, let others be next */
+			/* If it cannot migrate, the next call picks another */
 			list_move(&bo->link, &vdev->bos);
 			break;
 		}
@@ -384,8 +385,8 @@ static bool evict_oldest(struct vsvm_device *vdev, const struct mm_struct *mm,
 }
 
 /*
- * Others make room: what one of them has had for long may be a page that is in
- * use, and hundreds that are not.
+ * Evict memory of other processes to make room: an old allocation may hold
+ * hundreds of unused pages besides a single page in use.
  */
 static int bo_find_room(struct vsvm_bo *bo, u64 size)
 {
@@ -394,7 +395,7 @@ static int bo_find_room(struct vsvm_bo *bo, u64 size)
 
 	err = bo_alloc_blocks(bo, size);
 	while (err && tries--) {
-		/* What was freed just now may not have come back yet. */
+		/* The work may not have freed released allocations yet. */
 		flush_work(&vdev->bo_free_work);
 		err = bo_alloc_blocks(bo, size);
 		if (err && !evict_oldest(vdev, bo->mm, false))
@@ -467,7 +468,7 @@ static int vsvm_populate_mm(struct drm_pagemap *dpagemap, unsigned long start,
 }
 ALLOW_ERROR_INJECTION(vsvm_populate_mm, ERRNO);
 
-/* By way of drm_pagemap the GPU itself reaches its pages, and others over links. */
+/* drm_pagemap maps pages for the GPU itself, and for other GPUs over links. */
 static struct drm_pagemap_addr
 vsvm_device_map(struct drm_pagemap *dpagemap, struct device *dev,
 		struct page *page, unsigned int order,
@@ -516,7 +517,7 @@ static int vsvm_get_alias(struct drm_pagemap *dpagemap, struct page *page,
 }
 ALLOW_ERROR_INJECTION(vsvm_get_alias, ERRNO);
 
-/* The memory of the drm_pagemap is the device's. */
+/* The drm_pagemap is part of struct vsvm_device, and not freed here. */
 static void vsvm_pagemap_destroy(struct drm_pagemap *dpagemap,
 				 bool is_atomic_or_reclaim)
 {
@@ -542,7 +543,7 @@ static const struct drm_pagemap_ops vsvm_pagemap_callback_ops = {
  * vsvm_pagemap_get() - take a reference on the drm_pagemap
  * @vdev: the GPU
  *
- * Return: 0, and the caller is going to call drm_pagemap_put(); or -ENOMEM.
+ * Return: 0, and the caller must call drm_pagemap_put(); or -ENOMEM.
  */
 int vsvm_pagemap_get(struct vsvm_device *vdev)
 {
@@ -577,8 +578,8 @@ u64 vsvm_vram_free(struct vsvm_device *vdev)
  * @vdev: the GPU
  * @mm: the process
  *
- * Its memory cgroup counts all that it has, in VRAM or not, and can only reclaim
- * what is not.
+ * Memory in VRAM stays charged to the memory cgroup of the process, which can
+ * reclaim only system memory.
  */
 void vsvm_vram_make_way(struct vsvm_device *vdev, const struct mm_struct *mm)
 {
@@ -588,7 +589,7 @@ void vsvm_vram_make_way(struct vsvm_device *vdev, const struct mm_struct *mm)
 		;
 }
 
-/* An allocation of which nobody has dropped the last reference, the oldest. */
+/* The oldest allocation that has references. @none: there is no allocation. */
 static struct vsvm_bo *bo_get_next(struct vsvm_device *vdev, bool *none)
 {
 	struct vsvm_bo *bo;
@@ -605,15 +606,15 @@ static struct vsvm_bo *bo_get_next(struct vsvm_device *vdev, bool *none)
 	return NULL;
 }
 
-/* How often in a row an allocation may fail to go, each time for 20 ms. */
+/* How often in a row an eviction may fail. Each retry first waits 20 ms. */
 #define VSVM_EVICT_TRIES	1000
 
 /**
  * vsvm_vram_evict() - migrate all of VRAM to system memory
  * @vdev: the GPU; nothing can migrate to it any more
  *
- * Return: 0; -EIO if the device does not answer; or why, for a long time, nothing
- * has migrated, such as -ENOMEM.
+ * Return: 0; -EIO if the device does not answer; or the error, such as -ENOMEM,
+ * that has kept memory from migrating for a long time.
  */
 int vsvm_vram_evict(struct vsvm_device *vdev)
 {
@@ -627,12 +628,12 @@ int vsvm_vram_evict(struct vsvm_device *vdev)
 		if (none)
 			break;
 		if (!bo) {
-			/* The last reference of each has just gone */
+			/* All of them are just being released */
 			cond_resched();
 			continue;
 		}
 
-		/* Where it fails, somebody else may be at work on these pages. */
+		/* If it fails, another thread may be moving these pages. */
 		err = drm_pagemap_evict_to_ram(&bo->devmem);
 		if (!err)
 			tries = VSVM_EVICT_TRIES;
@@ -649,7 +650,7 @@ int vsvm_vram_evict(struct vsvm_device *vdev)
 }
 
 /**
- * vsvm_vram_close() - let nothing migrate to VRAM any more
+ * vsvm_vram_close() - stop all migration to VRAM
  * @vdev: the GPU
  */
 void vsvm_vram_close(struct vsvm_device *vdev)
@@ -660,9 +661,9 @@ void vsvm_vram_close(struct vsvm_device *vdev)
 }
 
 /*
- * Take those of @nr pages out of all page tables for a moment that are not @done yet.
- * Returns true when that has been done to all that are in use: locked pages are
- * somebody else's just now.
+ * Remove those of @nr pages that are not @done yet from all page tables for a
+ * moment. Returns true when all pages in use are done: pages that another
+ * thread has locked must be tried again.
  */
 static bool revoke_pages(unsigned long first, unsigned long nr, unsigned long *done,
 			 unsigned long *src, unsigned long *dst)
@@ -693,12 +694,11 @@ static bool revoke_pages(unsigned long first, unsigned long nr, unsigned long *d
 
 /**
  * vsvm_vram_lose() - give up what is left in VRAM
- * @vdev: the GPU, without links and window, so that nobody gets what is revoked
- *	anew
+ * @vdev: the GPU, without links and window, so that no importer can map revoked
+ *	pages again
  *
- * Processes keep these pages for as long as they like; who touches one gets
- * SIGBUS, or -EFAULT. When this returns neither a peer nor a copy to system memory
- * uses VRAM.
+ * Processes can keep these pages for any time. Touching one gives SIGBUS, or
+ * -EFAULT. When this returns, no peer and no copy to system memory uses VRAM.
  */
 void vsvm_vram_lose(struct vsvm_device *vdev)
 {
@@ -731,8 +731,8 @@ void vsvm_vram_lose(struct vsvm_device *vdev)
 }
 
 /**
- * vsvm_vram_scrub() - leave nothing to who has the device next
- * @vdev: the GPU; nobody uses its memory any more
+ * vsvm_vram_scrub() - clear VRAM for the next user of the device
+ * @vdev: the GPU; its memory is no longer in use
  */
 void vsvm_vram_scrub(struct vsvm_device *vdev)
 {
@@ -760,8 +760,8 @@ static void vsvm_remove_pages(void *data)
 }
 
 /*
- * The pages come with an allocator, which user space can allocate from as well.
- * All of this memory is ours: take it before anybody has the time to.
+ * The pages come with an allocator, which user space can use as well. All of
+ * this memory belongs to the driver: allocate it before user space can.
  */
 static int vsvm_add_pages(struct vsvm_device *vdev, u64 size)
 {
@@ -788,7 +788,7 @@ static int vsvm_add_window(struct vsvm_device *vdev)
 	struct iosys_map map = IOSYS_MAP_INIT_VADDR(vdev->vram);
 	int err;
 
-	/* ZONE_DEVICE has struct pages for so much at a time */
+	/* ZONE_DEVICE adds struct pages in units of this size */
 	if (p2p_pages)
 		size = ALIGN_DOWN(size, SZ_2M);
 	if (!size)
@@ -816,7 +816,7 @@ static void vsvm_fini_owner(struct drm_device *drm, void *data)
 	hmm_segment_leave(&to_vsvm(drm)->pgmap);
 }
 
-/* Each GPU is a segment of its own: links are not all-to-all. */
+/* Each GPU has a separate segment, because links are not all-to-all. */
 static int vsvm_init_owner(struct vsvm_device *vdev)
 {
 	struct hmm_segment *segment = hmm_segment_create();
@@ -849,9 +849,9 @@ static void vsvm_unmap_pages(struct drm_device *drm, void *data)
  * vsvm_vram_init() - set up VRAM
  * @vdev: the GPU, with BAR 2 mapped
  *
- * Everything is undone with the DRM device, which the last of the pages keeps, but
- * for the window: drm_pagemap_window_remove() takes it away after
- * vsvm_vram_evict().
+ * The release of the DRM device, which pages in use keep alive, undoes all of
+ * this except for devres and the window. Call drm_pagemap_window_remove() for
+ * the window, after vsvm_vram_evict().
  *
  * Return: 0, or a negative errno.
  */
