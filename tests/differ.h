@@ -62,6 +62,7 @@ extern struct stage {
 	uint64_t wrote[PROCS][TRACKERS][REGIONS];
 	uint64_t armed[PROCS][REGIONS];		/* by PAGEMAP_SCAN */
 	uint64_t freed[PROCS][REGIONS];		/* by MADV_FREE, and perhaps gone */
+	uint64_t retries;			/* of calls that failed with -EBUSY */
 } *stage;
 
 struct kind {

@@ -202,7 +202,7 @@ static int cpu_look(const struct op *op, struct result *result)
 									\
 	do {								\
 		_err = _call;						\
-	} while (_err == -EBUSY && --_tries);				\
+	} while (_err == -EBUSY && --_tries && ++stage->retries);	\
 	_err;								\
 })
 
