@@ -272,8 +272,12 @@ static int works_on_more_than_its_limit(void *arg)
 
 	/* With a higher limit all of it goes to VRAM, also the part mapped in RAM */
 	err = limit_set(CGROUP "memory.high", 4 * MORE) ?:
-	      limit_set(variant->limit, 4 * MORE) ?:
-	      gpu_to_vram(bench.gpu, buf.mem, MORE, &pages);
+	      limit_set(variant->limit, 4 * MORE);
+	if (err)
+		return err;
+	if (buffer_differs(&buf) != -1)
+		return -EILSEQ;
+	err = gpu_to_vram(bench.gpu, buf.mem, MORE, &pages);
 	if (err)
 		return err;
 	return pages == MORE / PAGE ? 0 : -ENOSPC;
