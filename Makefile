@@ -56,10 +56,14 @@ bench: ready ## Build all and Linux without it, measure, make build/bench.html
 shell: ready ## Boot to a shell; CMD='...' runs that and exits
 	@if [ -n "$$CMD" ]; then lab/run "$$CMD"; else lab/run; fi
 
-series: source ## Make the patch series for the list in build/series
+series: source ## Write each topic series, as mails, to build/series
 	@lab/series
+
+check: ready ## Check the style of all patches, and compile each by itself
+	@lab/check
+	@lab/each
 
 clean: ## Remove build/
 	rm -rf build
 
-.PHONY: help source ready demo test bench shell series clean
+.PHONY: help source ready demo test bench shell series check clean
