@@ -15,13 +15,6 @@
 #define BEGIN	"iommu: faults on purpose begin"
 #define END	"iommu: faults on purpose end"
 
-static bool has_iommu(void)
-{
-	const char *topology = getenv("TOPOLOGY");
-
-	return topology && !strcmp(topology, "iommu");
-}
-
 TEST(nothing_has_been_stopped_since_boot)
 {
 	bool on_purpose = false, booted = false;
@@ -30,7 +23,7 @@ TEST(nothing_has_been_stopped_since_boot)
 	char line[2048];
 	FILE *file;
 
-	ASSERT_TRUE(has_iommu());
+	ASSERT_TRUE(lab_route_is("iommu"));
 
 	/* The whole log of the console: the kernel's buffer may have wrapped. */
 	snprintf(path, sizeof(path), "%s", getenv("LAB_CONSOLE"));
@@ -199,7 +192,7 @@ static bool is_stopped(FIXTURE_DATA(late) *self, uint64_t iova, bool write)
 
 FIXTURE_SETUP(late)
 {
-	ASSERT_TRUE(has_iommu());
+	ASSERT_TRUE(lab_route_is("iommu"));
 
 	ASSERT_EQ(0, file_write("/dev/kmsg", BEGIN));
 	ASSERT_EQ(0, pci_find(0x1234, 0x11e8, self->pci));
