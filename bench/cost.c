@@ -8,7 +8,6 @@
  * which had no interrupt. Figures go to stdout, one a line, see figures.h.
  *
  *   fault      hmm_range_fault(), all kinds of pages
- *   callback   the same for aliases, with vsvm loaded with use_callback=1
  *   map        hmm_dma_map_pfn() and invalidation, on this topology
  */
 #include <err.h>
@@ -205,12 +204,12 @@ static bool exists(const struct kind *kind)
 	       have_gpu || (kind->memory == IN_RAM && !kind->client);
 }
 
-static void fault(const struct kind *kind, const char *name, const char *mode)
+static void fault(const struct kind *kind, const char *mode)
 {
 	struct hmm_cost_run one = cheapest(kind, SIZE, false);
 	struct hmm_cost_run two = cheapest(kind, 2 * SIZE, false);
 
-	figure("fault", name, mode, "instructions/page",
+	figure("fault", kind->name, mode, "instructions/page",
 	       slope(one.fault, two.fault));
 }
 
@@ -220,7 +219,7 @@ static void faults(const char *mode, bool aliases)
 
 	for (kind = kinds; kind < kinds + sizeof(kinds) / sizeof(*kinds); kind++)
 		if (exists(kind) && (aliases || kind->expected != ALIASES))
-			fault(kind, kind->name, mode);
+			fault(kind, mode);
 }
 
 /*
@@ -282,8 +281,6 @@ int main(int argc, char **argv)
 		faults("on", true);
 		resolved(kind_named("alias, huge"), "alias, huge, resolved");
 		p2pdma_enable(enabled);
-	} else if (!strcmp(what, "callback")) {
-		fault(kind_named("alias"), "alias, callback", "on");
 	} else {
 		maps(kind_named("ordinary"), "on");
 		maps(kind_named("alias"), "on");

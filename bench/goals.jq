@@ -14,7 +14,6 @@ def goals: [
 	{ group: "fault", name: "private, owner", mode: "on", to: "private, owner/unpatched" },
 	{ group: "fault", name: "private, owner, huge", mode: "on", to: "private, owner/on" },
 	{ group: "fault", name: "alias", mode: "on", to: "ordinary/on", max: 1.1 },
-	{ group: "fault", name: "alias, callback", mode: "on", to: "ordinary/on" },
 	{ group: "fault", name: "alias, huge", mode: "on", to: "alias/on", max: 0.05 },
 	{ group: "fault", name: "alias, huge, resolved", mode: "on", to: "alias/on", max: 0.05 },
 	{ group: "fault", name: "migrated", mode: "on", to: "alias/on" },

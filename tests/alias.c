@@ -41,8 +41,8 @@ static struct stats stats_read(void)
 		.pci = stat_read("alias_bus") + stat_read("alias_host_bridge"),
 		.fallback = stat_read("fallback_no_window") +
 			    stat_read("fallback_outside_window") +
-			    stat_read("fallback_callback") +
 			    stat_read("fallback_unreachable") +
+			    stat_read("fallback_revoked") +
 			    stat_read("fallback_readonly"),
 	};
 }
@@ -117,6 +117,7 @@ TEST_F(alias, of_another_gpus_memory_is_its_place_on_the_bus)
 	ASSERT_EQ(0, gpu_residency(self->other, bench->buf.mem, SIZE,
 				   &self->where));
 	EXPECT_EQ(PAGES, self->where.peer);
+	EXPECT_EQ(variant->advice == MADV_HUGEPAGE ? PAGES : 0, self->where.huge);
 	EXPECT_EQ(0, self->where.vram + self->where.ram + self->where.none);
 	EXPECT_STATS(0, PAGES, 0);
 	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
@@ -268,7 +269,7 @@ TEST_F(alias, that_is_not_given_out_is_traced_and_counted)
 TEST_F(alias, trace_has_numbers_in_its_format)
 {
 	EXPECT_EQ(0, system("grep -q 'host_bridge' " ALIAS_EVENT "format"));
-	EXPECT_EQ(0, system("grep -q 'no_pages' " FALLBACK_EVENT "format"));
+	EXPECT_EQ(0, system("grep -q 'revoked' " FALLBACK_EVENT "format"));
 	EXPECT_NE(0, system("grep HMM_ " ALIAS_EVENT "format " FALLBACK_EVENT "format"));
 }
 

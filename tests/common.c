@@ -436,16 +436,13 @@ uint64_t percpu_allocations(void)
 
 uint64_t stat_read(const char *name)
 {
-	char path[256];
-
-	snprintf(path, sizeof(path), STATS "stats/%s", name);
-	return number_read(path);
+	return field_read("/sys/kernel/debug/hmm_p2pdma/stats", name);
 }
 
 const char * const counters[COUNTERS_NR] = {
 	"alias_cpu", "alias_bus", "alias_host_bridge", "fallback_no_window",
-	"fallback_outside_window", "fallback_callback", "fallback_unreachable",
-	"fallback_readonly", "fallback_no_pages",
+	"fallback_outside_window", "fallback_unreachable", "fallback_revoked",
+	"fallback_readonly",
 };
 
 struct tally tally_read(const int *gpu)
@@ -464,43 +461,30 @@ int aliases_enable(bool enable)
 	return file_write(STATS "enabled", enable ? "always" : "never");
 }
 
+bool lab_route_is(const char *route)
+{
+	return !strcmp(getenv("LAB_ROUTE") ?: "", route);
+}
+
 bool dma_bounces(void)
 {
-	const char *topology = getenv("TOPOLOGY");
-
-	return !(topology && !strcmp(topology, "iommu")) &&
+	return !lab_route_is("iommu") &&
 	       !system("grep -qw swiotlb=force /proc/cmdline");
 }
 
 const char *alias_route(void)
 {
-	static const char * const routes[][2] = {
-		{ "switch", "alias_bus" },
-		{ "host-bridge", "alias_host_bridge" },
-		{ "iommu", "alias_host_bridge" },
-	};
-	const char *topology = getenv("TOPOLOGY");
-	size_t i;
-
+	if (lab_route_is("bus"))
+		return "alias_bus";
 	/* DMA through the host bridge needs mapped addresses, and mappings bounce */
-	if (topology && !strcmp(topology, "host-bridge") && dma_bounces())
-		return NULL;
-
-	for (i = 0; topology && i < ARRAY_LEN(routes); i++)
-		if (!strcmp(topology, routes[i][0]))
-			return routes[i][1];
+	if (lab_route_is("iommu") || (lab_route_is("host_bridge") && !dma_bounces()))
+		return "alias_host_bridge";
 	return NULL;
 }
 
 bool reachable(void)
 {
 	return alias_route();
-}
-
-const char *reason_outside(const char *params)
-{
-	return strstr(params, "use_callback=1") ? "fallback_callback" :
-						  "fallback_outside_window";
 }
 
 int file_write(const char *path, const char *text)

@@ -140,9 +140,12 @@ uint64_t field_read(const char *path, const char *name);
 /* The number of per-CPU allocations in the kernel; ~0 on errors. */
 uint64_t percpu_allocations(void);
 
-/* A counter of /sys/kernel/mm/hmm_p2pdma/stats; ~0 on errors. */
+/* A counter of /sys/kernel/debug/hmm_p2pdma/stats; ~0 on errors. */
 uint64_t stat_read(const char *name);
 int aliases_enable(bool enable);
+
+/* Do devices reach each other by this route of lab/topologies? */
+bool lab_route_is(const char *route);
 
 /* Does all memory mapped for DMA go through bounce buffers, as with swiotlb=force? */
 bool dma_bounces(void);
@@ -154,25 +157,6 @@ bool dma_bounces(void);
 const char *alias_route(void);
 bool reachable(void);
 
-/* Pages of both sizes, with aliases from a linear window or from a callback. */
-#define VARIANTS_OF_ALIASES(_fixture, _params, ...)			\
-	VARIANT_OF_ALIASES(_fixture, pages, MADV_NOHUGEPAGE, _params, ##__VA_ARGS__); \
-	VARIANT_OF_ALIASES(_fixture, huge, MADV_HUGEPAGE, _params, ##__VA_ARGS__); \
-	VARIANT_OF_ALIASES(_fixture, callback_pages, MADV_NOHUGEPAGE,	\
-			   _params " use_callback=1", ##__VA_ARGS__);	\
-	VARIANT_OF_ALIASES(_fixture, callback_huge, MADV_HUGEPAGE,	\
-			   _params " use_callback=1", ##__VA_ARGS__)
-
-#define VARIANT_OF_ALIASES(_fixture, _name, _advice, _params, ...)	\
-	FIXTURE_VARIANT_ADD(_fixture, _name) {				\
-		.advice = _advice,					\
-		.params = _params,					\
-		__VA_ARGS__						\
-	}
-
-/* The counter of pages outside of the window, for these parameters of vsvm. */
-const char *reason_outside(const char *params);
-
 /*
  * All counters of the pages of two GPUs, to see what a request does to them. If
  * @_stay, the @_reached pages in VRAM stay there, each of them adds one to @_counter,
@@ -180,7 +164,7 @@ const char *reason_outside(const char *params);
  * it grows by @_least to @_most only, because the first page that the request needs
  * takes its whole allocation with it.
  */
-#define COUNTERS_NR	9
+#define COUNTERS_NR	8
 
 extern const char * const counters[COUNTERS_NR];
 

@@ -33,14 +33,19 @@ FIXTURE(dma) {
 
 FIXTURE_VARIANT(dma) {
 	int advice;
-	const char *params;
 };
 
-VARIANTS_OF_ALIASES(dma, "");
+FIXTURE_VARIANT_ADD(dma, pages) {
+	.advice = MADV_NOHUGEPAGE,
+};
+
+FIXTURE_VARIANT_ADD(dma, huge) {
+	.advice = MADV_HUGEPAGE,
+};
 
 FIXTURE_SETUP(dma)
 {
-	ASSERT_EQ(0, vsvm_load(variant->params));
+	ASSERT_EQ(0, vsvm_load(""));
 	self->edu = edu_open();
 	ASSERT_LE(0, self->edu);
 	ASSERT_EQ(0, gpus_open(self->gpu, self->vram_free));
@@ -229,8 +234,7 @@ TEST_F(dma, device_that_cannot_address_memory_reaches_it)
 /* BARs are far above RAM: a device that can address only RAM cannot reach them. */
 TEST_F(dma, device_that_cannot_address_the_window_reads_ram)
 {
-	const char *topology = getenv("TOPOLOGY");
-	bool iommu = topology && !strcmp(topology, "iommu");
+	bool iommu = lab_route_is("iommu");
 	uint64_t before;
 
 	close(self->edu);
@@ -297,12 +301,9 @@ static void reads_by(struct __test_metadata *_metadata, FIXTURE_DATA(dma) *self,
 /* An administrator changes the ports while the devices are in use. */
 TEST_F(dma, follows_ports_that_begin_to_redirect)
 {
-	const char *topology = getenv("TOPOLOGY") ?: "switch";
-	/* Only acs has a switch with a direct route, which redirecting ports block */
-	bool acs = !strcmp(topology, "acs");
-	const char *usual = !reachable() ? "none" :
-			    !strcmp(topology, "iommu") ? "iommu" :
-			    !strcmp(topology, "host-bridge") ? "host_bridge" : "bus";
+	/* Here a switch has a direct route, which redirecting ports block */
+	bool acs = !strcmp(getenv("LAB_REASON") ?: "", "acs_redirect");
+	const char *usual = reachable() ? getenv("LAB_ROUTE") : "none";
 
 	reads_by(_metadata, self, usual);
 	ASSERT_EQ(0, ports_redirect(false));
@@ -310,7 +311,7 @@ TEST_F(dma, follows_ports_that_begin_to_redirect)
 	ASSERT_EQ(0, ports_redirect(true));
 	reads_by(_metadata, self, usual);
 	/* Restore the kernel's setting: with an IOMMU it redirects, for small groups */
-	ASSERT_EQ(0, ports_redirect(acs || !strcmp(topology, "iommu")));
+	ASSERT_EQ(0, ports_redirect(acs || lab_route_is("iommu")));
 }
 
 #define EVENTS	"/sys/kernel/tracing/events/"
@@ -714,16 +715,21 @@ FIXTURE(dma_window) {
 
 FIXTURE_VARIANT(dma_window) {
 	int advice;
-	const char *params;
 };
 
-VARIANTS_OF_ALIASES(dma_window, "window_mb=129");
+FIXTURE_VARIANT_ADD(dma_window, pages) {
+	.advice = MADV_NOHUGEPAGE,
+};
+
+FIXTURE_VARIANT_ADD(dma_window, huge) {
+	.advice = MADV_HUGEPAGE,
+};
 
 FIXTURE_SETUP(dma_window)
 {
 	struct drm_vsvm_info info;
 
-	ASSERT_EQ(0, vsvm_load(variant->params));
+	ASSERT_EQ(0, vsvm_load("window_mb=129"));
 	self->edu = edu_open();
 	ASSERT_LE(0, self->edu);
 	ASSERT_EQ(0, buffer_map(&self->ram, HUGE_PAGE, MADV_HUGEPAGE));
@@ -793,7 +799,7 @@ TEST_F(dma_window, ends_in_the_middle_of_a_huge_page)
 TEST_F(dma_window, ends_in_the_middle_of_a_copy)
 {
 	const char *route = reachable() ? alias_route() : "alias_bus";
-	const char *reason = reachable() ? reason_outside(variant->params) :
+	const char *reason = reachable() ? "fallback_outside_window" :
 					   "fallback_unreachable";
 	uint64_t evicted = pages_evicted(self->gpu[0]);
 	uint64_t fallback = stat_read(reason), aliases;

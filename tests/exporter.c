@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Exporters that give only some aliases or none, that fail, and that go away.
+ * Exporters that give only some aliases or none, and that go away.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -13,19 +13,17 @@
 #include "kselftest_harness.h"
 
 #include "common.h"
-#include "measure.h"
 
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)
 
 #define DRIVER	"/sys/bus/pci/drivers/vsvm/"
-#define FAULT	"/sys/module/vsvm/parameters/callback_fault"
 
 /* Exporters that give no aliases: everything is as without this feature. */
 
 static const char * const fallbacks[] = {
-	"fallback_no_window", "fallback_outside_window", "fallback_callback",
-	"fallback_unreachable", "fallback_readonly",
+	"fallback_no_window", "fallback_outside_window", "fallback_unreachable",
+	"fallback_revoked", "fallback_readonly",
 };
 
 FIXTURE(no_alias) {
@@ -49,19 +47,6 @@ FIXTURE_VARIANT_ADD(no_alias, _name) {					\
 
 NO_ALIAS(no_window, "window_mb=0", "fallback_no_window");
 NO_ALIAS(no_cpu_mapping, "cpu_map=0", "fallback_unreachable");
-NO_ALIAS(callback_eio, "use_callback=1 callback_fault=5", "fallback_callback");
-NO_ALIAS(callback_enxio, "use_callback=1 callback_fault=6",
-	 "fallback_callback");
-NO_ALIAS(callback_eagain, "use_callback=1 callback_fault=11",
-	 "fallback_callback");
-NO_ALIAS(callback_enomem, "use_callback=1 callback_fault=12",
-	 "fallback_callback");
-NO_ALIAS(callback_ebusy, "use_callback=1 callback_fault=16",
-	 "fallback_callback");
-NO_ALIAS(callback_outside, "use_callback=1 callback_fault=-1",
-	 "fallback_callback");
-NO_ALIAS(callback_misaligned, "use_callback=1 callback_fault=-2",
-	 "fallback_callback");
 
 FIXTURE_SETUP(no_alias)
 {
@@ -208,90 +193,6 @@ TEST(window_is_filled_first)
 	EXPECT_EQ(evicted, pages_evicted(bench.gpu));
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench.buf, bench.gpu));
 	EXPECT_EQ(0, bench_fini(&bench));
-}
-
-/* A callback that finds the same aliases as a linear window. */
-
-FIXTURE(callback) {
-	struct bench bench;
-	uint64_t evicted;
-	uint64_t aliases;
-};
-
-FIXTURE_VARIANT(callback) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(callback, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(callback, huge) {
-	.advice = MADV_HUGEPAGE,
-};
-
-FIXTURE_SETUP(callback)
-{
-	ASSERT_EQ(0, vsvm_reload("use_callback=1"));
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
-	self->evicted = pages_evicted(self->bench.gpu);
-	self->aliases = stat_read("alias_cpu");
-}
-
-FIXTURE_TEARDOWN(callback)
-{
-	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
-	EXPECT_EQ(0, bench_fini(&self->bench));
-}
-
-TEST_F(callback, finds_each_page)
-{
-	struct bench *bench = &self->bench;
-
-	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
-	EXPECT_EQ(self->aliases + PAGES, stat_read("alias_cpu"));
-	EXPECT_EQ(-1, bench_differs(bench));
-	ASSERT_EQ(0, bench_write_new(bench, HUGE_PAGE - PAGE - 1, 3 * PAGE));
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
-	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
-}
-
-TEST_F(callback, that_begins_to_fail_takes_no_alias_back)
-{
-	struct bench *bench = &self->bench;
-
-	ASSERT_EQ(0, file_write(FAULT, "5"));
-	EXPECT_EQ(-1, bench_differs(bench));
-	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
-
-	/* Prefetch, as a read of all pages would fail where they migrate slowly */
-	ASSERT_EQ(0, bench_register(bench));
-	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 0));
-	EXPECT_EQ(-1, bench_differs(bench));
-	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
-}
-
-/* The order of an alias promises that the alias is aligned to that order. */
-TEST_F(callback, promises_no_alignment_that_is_not)
-{
-	struct drm_vsvm_residency where;
-	struct bench *bench = &self->bench;
-	int peer = gpu_open(1);
-
-	if (!reachable())
-		SKIP(goto out, "no peer reaches it");
-	ASSERT_EQ(0, gpu_residency(peer, bench->buf.mem, SIZE, &where));
-	EXPECT_EQ(PAGES, where.peer);
-	EXPECT_EQ(variant->advice == MADV_HUGEPAGE ? PAGES : 0, where.huge);
-
-	/* The aliases are of other pages now, but residency does not access them */
-	ASSERT_EQ(0, file_write(FAULT, "-3"));
-	ASSERT_EQ(0, gpu_residency(peer, bench->buf.mem, SIZE, &where));
-	ASSERT_EQ(0, file_write(FAULT, "0"));
-	EXPECT_EQ(PAGES, where.peer);
-	EXPECT_EQ(0, where.huge);
-out:
-	close(peer);
 }
 
 /* Removal */
@@ -666,35 +567,6 @@ TEST_F(removal, of_a_module_that_comes_back)
 		EXPECT_EQ(-1, bench_differs(bench));
 		EXPECT_EQ(evicted, pages_evicted(bench->gpu));
 	}
-}
-
-/* A window has per-CPU counters and other per-CPU memory. */
-TEST(nothing_for_each_cpu_is_left_of_a_window)
-{
-	enum { ROUNDS = 12 };
-	char pci[32], command[128];
-	double end;
-	uint64_t before;
-	int i, gpu;
-
-	ASSERT_EQ(0, vsvm_reload(""));
-	gpu = gpu_open(0);
-	ASSERT_LE(0, gpu);
-	ASSERT_EQ(0, gpu_pci_address(gpu, pci, sizeof(pci)));
-	close(gpu);
-	snprintf(command, sizeof(command), "cd " DRIVER "; echo %s >unbind && echo %s >bind",
-		 pci, pci);
-	ASSERT_EQ(0, system(command));
-	before = percpu_allocations();
-	ASSERT_NE(~0ULL, before);
-	for (i = 0; i < ROUNDS; i++)
-		ASSERT_EQ(0, system(command));
-
-	/* Some of the memory is freed only after a grace period */
-	end = now() + 10 * slowness();
-	while (percpu_allocations() > before + ROUNDS / 2 && now() < end)
-		usleep(100000);
-	EXPECT_LE(percpu_allocations(), before + ROUNDS / 2);
 }
 
 /* The driver binds only devices that it is told to: ivshmem devices may be anything. */

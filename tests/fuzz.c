@@ -296,8 +296,8 @@ FIXTURE_VARIANT_ADD(fuzz, struct_pages) {
 	.params = "p2p_pages=1",
 };
 
-FIXTURE_VARIANT_ADD(fuzz, callback) {
-	.params = "use_callback=1 window_mb=129",
+FIXTURE_VARIANT_ADD(fuzz, small_window) {
+	.params = "window_mb=129",
 };
 
 FIXTURE_SETUP(fuzz)

@@ -29,8 +29,6 @@ const struct kind fuzz_kinds[KINDS] = {
 	[RESIDENCY] = { "residency", DRM_IOCTL_VSVM_RESIDENCY, GPU0, PAGE, {
 		F(drm_vsvm_residency, addr, ADDR),
 		F(drm_vsvm_residency, size, SIZE),
-		F(drm_vsvm_residency, flags, CHOICE, 2),
-		F(drm_vsvm_residency, pad, PAD),
 	}, { EINVAL, EFAULT, EBUSY, ENOMEM } },
 	[INFO] = { "info", DRM_IOCTL_VSVM_INFO, GPU0, 8, {}, { EINVAL, EFAULT } },
 	[COUNTERS] = { "counters", DRM_IOCTL_VSVM_COUNTERS, GPU0, 8, {},

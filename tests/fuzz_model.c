@@ -165,8 +165,6 @@ enum access fuzz_should_work(struct fuzzer *me, const struct call *call)
 		range = both(range, range_is_good(op->operand, op->size, 8));
 		return both(range, may_access(me, op->operand, op->size, R));
 	case RESIDENCY:
-		if (residency->pad || residency->flags & ~DRM_VSVM_PREFER_PCI)
-			return NO;
 		return range_is_good(residency->addr, residency->size, PAGE);
 	case COPY:
 		if (copy->size > HMM_EDU_MAX_SIZE)

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -87,21 +86,11 @@ static struct tracks tracks_read(const int *gpus)
 		EXPECT_COUNTED(_old, _new, _i, 0, 0, 0);		\
 } while (0)
 
-static int residency(int gpu, const void *addr, size_t size, uint32_t flags,
-		     struct drm_vsvm_residency *where)
-{
-	*where = (struct drm_vsvm_residency) {
-		.addr = (uintptr_t)addr, .size = size, .flags = flags,
-	};
-	return ioctl(gpu, DRM_IOCTL_VSVM_RESIDENCY, where) ? -errno : 0;
-}
-
 static uint64_t pages_linked(int gpu, const struct buffer *buf)
 {
 	struct drm_vsvm_residency where;
 
-	return residency(gpu, buf->mem, buf->size, 0, &where) ?
-	       ~0ULL : where.linked;
+	return gpu_residency(gpu, buf->mem, buf->size, &where) ? ~0ULL : where.linked;
 }
 
 /*
@@ -180,21 +169,13 @@ TEST_F(shape, is_what_residency_tells)
 			ASSERT_EQ(0, buffer_to_vram(buf, self->gpus[exporter],
 						    0, SIZE));
 		before = tracks_read(self->gpus);
-		ASSERT_EQ(0, residency(gpu, buf->mem, SIZE, 0, &where));
+		ASSERT_EQ(0, gpu_residency(gpu, buf->mem, SIZE, &where));
 		EXPECT_EQ(own ? PAGES : 0, where.vram);
 		EXPECT_EQ(link ? PAGES : 0, where.linked)
 			TH_LOG("%d on memory of %d", importer, exporter);
 		EXPECT_EQ(!own && !link && reachable() ? PAGES : 0, where.peer);
 		EXPECT_EQ(!own && !link && !reachable() ? PAGES : 0, where.none);
 		EXPECT_EQ(0, where.ram);
-
-		/* A GPU's own memory still counts as its own. */
-		ASSERT_EQ(0, residency(gpu, buf->mem, SIZE, DRM_VSVM_PREFER_PCI,
-				       &where));
-		EXPECT_EQ(own ? PAGES : 0, where.vram);
-		EXPECT_EQ(link && !reachable() ? PAGES : 0, where.linked);
-		EXPECT_EQ(!own && reachable() ? PAGES : 0, where.peer);
-		EXPECT_EQ(!own && !link && !reachable() ? PAGES : 0, where.none);
 
 		after = tracks_read(self->gpus);
 		EXPECT_NOTHING_MOVED(before, after);
@@ -478,6 +459,26 @@ TEST_F(link, that_went_down_leaves_the_others_alone)
 	EXPECT_NOTHING_MOVED(self->before, after);
 	EXPECT_EQ(PAGES, pages_linked(self->gpus[2], buf));
 	EXPECT_EQ(0, pages_linked(self->gpus[0], buf));
+}
+
+/* Only the memory behind the link is looked up again, and no other of the process. */
+TEST_F(link, that_went_down_leaves_other_memory_alone)
+{
+	struct tracks before, after;
+	struct buffer far;
+
+	ASSERT_EQ(0, buffer_map(&far, SIZE, variant->advice));
+	buffer_write(&far, 0, SIZE);
+	ASSERT_EQ(0, buffer_to_vram(&far, self->gpus[3], 0, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&far, self->gpus[0]));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpus[0]));
+	before = tracks_read(self->gpus);
+	ASSERT_EQ(0, gpu_links_set("1-2"));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&far, self->gpus[0]));
+	after = tracks_read(self->gpus);
+	EXPECT_EQ(before.aliases, after.aliases);
+	EXPECT_NOTHING_MOVED(before, after);
+	buffer_unmap(&far);
 }
 
 /* Only the other direction of the link is left, which GPU 0 cannot use. */
@@ -923,11 +924,19 @@ static void *keeper_write(void *arg)
 	_exit(1);
 }
 
+/* It also has memory that GPU 0 uses over the link. */
 static void keep(struct keeper *keeper)
 {
+	int from = gpu_open(0), to = gpu_open(1);
+	struct buffer buf;
 	pthread_t thread;
 
-	if (gpu_open(0) < 0 || pthread_create(&thread, NULL, keeper_read, keeper))
+	if (buffer_map(&buf, PAGE, MADV_NOHUGEPAGE))
+		_exit(1);
+	buffer_write(&buf, 0, PAGE);
+	if (buffer_to_vram(&buf, to, 0, PAGE) || buffer_differs_on_gpu(&buf, from) != -1 ||
+	    pages_linked(from, &buf) != 1 ||
+	    pthread_create(&thread, NULL, keeper_read, keeper))
 		_exit(1);
 	while (__atomic_load_n(&keeper->reads, __ATOMIC_SEQ_CST) < 2)
 		usleep(1000);
@@ -996,6 +1005,10 @@ TEST(that_goes_waits_for_no_process)
 	EXPECT_EQ(0, gpu_links_set(links_before));
 }
 
+/* How many cases the kernel's own tests have, in mm/tests/ */
+#define PEERS_CASES	4
+#define P2PDMA_CASES	14
+
 /* Run the kernel's own tests, and take their results from the log. */
 static void kunit(struct __test_metadata *_metadata, const char *module, int want)
 {
@@ -1023,15 +1036,15 @@ static void kunit(struct __test_metadata *_metadata, const char *module, int wan
 }
 
 /* Owners and peers */
-TEST(kunit_segment)
+TEST(kunit_peers)
 {
-	kunit(_metadata, "hmm_segment_kunit", 10);
+	kunit(_metadata, "hmm_peers_kunit", PEERS_CASES);
 }
 
 /* Windows, and how their addresses are mapped */
 TEST(kunit_p2pdma)
 {
-	kunit(_metadata, "hmm_p2pdma_kunit", 10);
+	kunit(_metadata, "hmm_p2pdma_kunit", P2PDMA_CASES);
 }
 
 int main(int argc, char **argv)

@@ -36,6 +36,7 @@
 #define PCI_DEVICES	"/sys/bus/pci/devices/"
 #define PCI_ADDR_LEN	16
 #define MONITOR		"/dev/ttyS2"
+#define WINDOWS		"/sys/kernel/debug/hmm_p2pdma/windows"
 
 /* Limit in seconds for operations that take a moment: only a hang takes longer. */
 #define PROMPT	(30 * slowness())
@@ -323,6 +324,29 @@ static inline int pci_port(const char *pci, char *port)
 	*strrchr(real, '/') = '\0';
 	snprintf(port, PCI_ADDR_LEN, "%.15s", strrchr(real, '/') + 1);
 	return 0;
+}
+
+/* Reset a device, which keeps its driver. */
+static inline int pci_reset(const char *pci)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), PCI_DEVICES "%s/reset", pci);
+	return file_write(path, "1");
+}
+
+/* Does a line of a file contain this text? */
+static inline bool file_says(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "r");
+	bool found = false;
+	char line[512];
+
+	while (file && fgets(line, sizeof(line), file))
+		found |= !!strstr(line, text);
+	if (file)
+		fclose(file);
+	return found;
 }
 
 /* Map a BAR through sysfs; NULL on errors. */

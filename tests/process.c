@@ -465,9 +465,17 @@ static int devices_sleep(int gpu)
 	return err;
 }
 
+/* Threads of the kernel go on with a read while processes are frozen. */
+static int importer_reads(struct worker *worker)
+{
+	return bench_differs(worker->bench) == -1 ? 0 : -EILSEQ;
+}
+
 TEST_F(process, memory_in_vram_outlives_sleep)
 {
 	struct bench bench;
+	struct worker worker = { .bench = &bench };
+	uint64_t aliases, evicted;
 	size_t page;
 
 	ASSERT_EQ(0, bench_init(&bench, SIZE, MADV_HUGEPAGE));
@@ -480,7 +488,9 @@ TEST_F(process, memory_in_vram_outlives_sleep)
 	EXPECT_EQ(0, bench_write_new(&bench, MIDDLE + 1, HUGE_PAGE));
 	EXPECT_EQ(SIZE / PAGE, pages_in_vram(bench.gpu, bench.buf.mem, SIZE));
 
+	ASSERT_EQ(0, worker_start(&worker, importer_reads));
 	EXPECT_EQ(0, devices_sleep(self->gpu));
+	EXPECT_EQ(0, worker_stop(&worker));
 	EXPECT_EQ(bench.vram_free, vram_free(bench.gpu));
 	for (page = 0; page < SIZE; page += PAGE)
 		EXPECT_TRUE(page_is_present(bench.buf.mem + page));
@@ -490,6 +500,16 @@ TEST_F(process, memory_in_vram_outlives_sleep)
 	EXPECT_EQ(0, buffer_xor(&bench.buf, bench.gpu, 8, SIZE - 8));
 	EXPECT_EQ(-1, bench_differs(&bench));
 	EXPECT_EQ(-1, buffer_differs(&bench.buf));
+
+	/* It gets new ones. The GPU that could not sleep gives aliases, too */
+	EXPECT_FALSE(file_says(WINDOWS, " revoked=1"));
+	ASSERT_EQ(0, buffer_to_vram(&bench.buf, bench.gpu, 0, SIZE));
+	aliases = stat_read("alias_cpu");
+	evicted = pages_evicted(bench.gpu);
+	EXPECT_EQ(0, bench_prefetch(&bench, 0, SIZE, 1));
+	EXPECT_EQ(aliases + SIZE / PAGE, stat_read("alias_cpu"));
+	EXPECT_EQ(-1, bench_differs(&bench));
+	EXPECT_EQ(evicted, pages_evicted(bench.gpu));
 	EXPECT_EQ(0, bench_fini(&bench));
 }
 

@@ -16,8 +16,8 @@
  * - the disk is done: the other thread finishes its first change, and starts the
  *   second.
  *
- * Other tests are about DMA in flight, for which invalidation waits; the removal of a
- * GPU, which has to wait; and processes that end while they wait. removal.c removes
+ * Other tests are about DMA in flight, for which invalidation waits; the removal and the
+ * reset of a GPU, which have to wait; and processes that end while they wait. removal.c removes
  * GPUs under traffic, iommu.c looks at the addresses that an engine is left with, mm.c
  * and process.c make changes before or after a walk, but not during one.
  */
@@ -676,6 +676,26 @@ TEST_F(flight, is_over_before_memory_migrates)
 	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
 }
 
+static int reset(struct race *race)
+{
+	char pci[PCI_ADDR_LEN];
+
+	return gpu_pci_address(race->bench.gpu, pci, sizeof(pci)) ?: pci_reset(pci);
+}
+
+TEST_F(flight, is_over_before_the_gpu_is_reset)
+{
+	struct race *race = &self->race;
+
+	if (!reachable())
+		SKIP(return, "the memory has migrated before");
+	ASSERT_EQ(0, fly(race, reset));
+	EXPECT_WAITS();
+	EXPECT_EQ(0, landed(race, 0, variant->transfer.end));
+	EXPECT_EQ(PAGES, pages_in_vram(race->bench.gpu, race->bench.buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&race->bench.buf, race->bench.gpu));
+}
+
 TEST_F(flight, is_over_before_the_pages_are_somebody_elses)
 {
 	struct race *race = &self->race;
@@ -744,20 +764,6 @@ TEST(transfer_holds_up_who_changes_its_page_and_nobody_else)
 
 static const struct transfer disk_fills = { .importer = DISK, .end = SIZE };
 
-static bool window_exists(const char *pci)
-{
-	char line[512];
-	bool found = false;
-	FILE *file;
-
-	file = fopen("/sys/kernel/debug/hmm_p2pdma/windows", "r");
-	while (file && fgets(line, sizeof(line), file))
-		found |= !!strstr(line, pci);
-	if (file)
-		fclose(file);
-	return found;
-}
-
 TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 {
 	char pci[PCI_ADDR_LEN];
@@ -771,7 +777,7 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 	ASSERT_EQ(0, race_init(&race, &disk_fills));
 	bench = &race.bench;
 	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
-	ASSERT_TRUE(window_exists(pci));
+	ASSERT_TRUE(file_says(WINDOWS, pci));
 
 	/* The GPU evicts older memory first. */
 	ASSERT_EQ(0, buffer_to_vram(&race.stall, bench->gpu, 0, PAGE));
@@ -793,7 +799,7 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 	EXPECT_EQ(0, disk_sleep(&race, false));
 	EXPECT_EQ(0, actor_wait(&race.staller));
 	EXPECT_EQ(0, command_wait(pid, PROMPT));
-	EXPECT_FALSE(window_exists(pci));
+	EXPECT_FALSE(file_says(WINDOWS, pci));
 	EXPECT_EQ(-1, buffer_differs(&bench->buf));
 	EXPECT_EQ(0, disk_transfer(race.blk, race.disk, bench->ram.mem, 0, PAGE,
 				   false));
@@ -802,6 +808,70 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 	/* The GPU is gone and cannot say how much is free */
 	EXPECT_EQ(~0ULL, bench_fini(bench));
 	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
+}
+
+/* Another process: a change of ours would wait for this one, too. */
+static int stall_elsewhere(void *arg)
+{
+	struct race *race = arg;
+	int gpu = gpu_open(0), err;
+
+	buffer_write(&race->stall, 0, PAGE);
+	err = buffer_to_vram(&race->stall, gpu, 0, PAGE);
+	if (!err)
+		err = disk_transfer(race->blk, race->disk, race->stall.mem, 0, PAGE, false);
+	if (err)
+		return err;
+	return pages_in_vram(gpu, race->stall.mem, PAGE) == 1 &&
+	       differs(race->stall.mem, race->bench.ram.shadow, PAGE) == -1 ? 0 : -EILSEQ;
+}
+
+/* The reset waits for the disk. Until it is over, there are no new aliases. */
+TEST(window_of_a_gpu_that_is_reset_gives_no_aliases)
+{
+	uint64_t revoked = stat_read("fallback_revoked"), before;
+	char pci[PCI_ADDR_LEN];
+	struct bench *bench;
+	struct child child;
+	struct race race;
+	pid_t pid;
+
+	if (!reachable())
+		SKIP(return, "the disk does not reach VRAM");
+	ASSERT_EQ(0, race_init(&race, &disk_fills));
+	bench = &race.bench;
+	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
+	ASSERT_EQ(0, child_fork(&child, stall_elsewhere, &race));
+	buffer_write(&bench->buf, 0, SIZE);
+	ASSERT_EQ(0, bench_register(bench));
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+
+	EXPECT_EQ(0, disk_sleep(&race, true));
+	EXPECT_EQ(0, child_start(&child));
+	EXPECT_TRUE(wait_for_threads(child.pid, "submit_bio_wait", 1));
+	ASSERT_EQ(0, command_start(&pid, "echo 1 >" PCI_DEVICES "%s/reset", pci));
+	EXPECT_TRUE(wait_for_threads(pid, "job_invalidate", 1));
+
+	EXPECT_TRUE(file_says(WINDOWS, " revoked=1"));
+	EXPECT_FALSE(file_says(WINDOWS, pci));
+	before = stat_read("alias_cpu");
+	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(before, stat_read("alias_cpu"));
+	EXPECT_LT(revoked, stat_read("fallback_revoked"));
+	EXPECT_EQ(0, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+
+	EXPECT_EQ(0, disk_sleep(&race, false));
+	EXPECT_EQ(0, child_result(&child));
+	EXPECT_EQ(0, child_end(&child));
+	EXPECT_EQ(0, command_wait(pid, PROMPT));
+	EXPECT_TRUE(file_says(WINDOWS, pci));
+	EXPECT_FALSE(file_says(WINDOWS, " revoked=1"));
+	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	EXPECT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
+	EXPECT_EQ(before + PAGES, stat_read("alias_cpu"));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	race_fini(&race);
+	EXPECT_EQ(0, bench_fini(bench));
 }
 
 /* The disk waits, and nothing else has to. */

@@ -3,7 +3,8 @@
  * Devices are removed and return, in every way that there is, while all importers
  * work on the memory of a GPU. When an exporter is removed, its memory migrates to
  * RAM, and the work goes on there. When an importer is removed, it fails at once,
- * and no other does. A device that returns works as before.
+ * and no other does. A device that returns works as before. When an exporter is reset,
+ * its memory stays where it is, and the work waits.
  */
 #include <inttypes.h>
 #include <sys/ioctl.h>
@@ -812,21 +813,23 @@ static bool is_precise(enum importer importer, int err)
 	}
 }
 
-/* Does hmm_p2pdma/topology list a route for it? */
-static bool topology_has(const char *pci)
+/* Does the kernel list a route from the device to a GPU? */
+static bool has_route(const char *pci)
 {
-	char line[512], importer[64];
-	bool found = false;
-	FILE *file;
+	char client[64];
 
-	file = fopen("/sys/kernel/debug/hmm_p2pdma/topology", "r");
-	if (!file)
-		return false;
-	snprintf(importer, sizeof(importer), "importer=%s ", pci);
-	while (fgets(line, sizeof(line), file))
-		found |= !!strstr(line, importer);
-	fclose(file);
-	return found;
+	snprintf(client, sizeof(client), " client=%s ", pci);
+	return file_says("/sys/kernel/debug/pci_p2pdma_routes", client);
+}
+
+/* The file leaves out a device as long as its driver is busy to begin. */
+static bool route_comes(const char *pci)
+{
+	int ms;
+
+	for (ms = 0; ms < 5000 && !has_route(pci); ms += 10)
+		usleep(10000);
+	return ms < 5000;
 }
 
 TEST_F(importer, goes_under_traffic_and_comes_back)
@@ -873,7 +876,7 @@ TEST_F(importer, goes_under_traffic_and_comes_back)
 			}
 		}
 		if (self->dev.part)
-			EXPECT_FALSE(topology_has(self->dev.pci));
+			EXPECT_FALSE(has_route(self->dev.pci));
 
 		/* The GPU is not affected. */
 		if (reachable())
@@ -887,7 +890,7 @@ TEST_F(importer, goes_under_traffic_and_comes_back)
 		user_close(victim);
 		ASSERT_EQ(0, user_open(victim));
 		if (self->dev.part)
-			EXPECT_TRUE(topology_has(self->dev.pci));
+			EXPECT_TRUE(route_comes(self->dev.pci));
 	}
 }
 
@@ -1243,19 +1246,24 @@ TEST_F(pulled, is_told_to_who_comes_later)
 {
 	struct bench *bench = &self->bench;
 	struct buffer *buf = &bench->buf;
+	uint64_t aliases_before, revoked = stat_read("fallback_revoked");
 	struct child child;
-	uint64_t aliases_before;
 
 	/* A child shares the memory */
 	ASSERT_EQ(0, child_fork(&child, reads_a_byte, buf->mem));
+	EXPECT_FALSE(file_says(WINDOWS, " revoked=1"));
 	ASSERT_EQ(0, take_away(&self->dev, 1, UNBIND, false));
+	EXPECT_TRUE(file_says(WINDOWS, " revoked=1"));
+	EXPECT_FALSE(file_says(WINDOWS, self->dev.pci));
 
 	aliases_before = aliases();
 	EXPECT_EQ(-EPIPE, child_do(&child));
 	child_end(&child);
 	EXPECT_EQ(0, is_lost(buf->mem));
 	EXPECT_EQ(0, is_lost(buf->mem + SIZE - PAGE));
+	EXPECT_EQ(revoked, stat_read("fallback_revoked"));
 	EXPECT_EQ(-EREMOTEIO, bench_read(bench, 0, 2 * PAGE));
+	EXPECT_LT(revoked, stat_read("fallback_revoked"));
 	EXPECT_EQ(aliases_before, aliases());
 	EXPECT_EQ(0, link_revive(&bench->link));
 
@@ -1339,6 +1347,134 @@ TEST_F(unbind, of_memory_of_several_processes)
 	EXPECT_EQ(-1, vram_differs(self->dev.pci));
 }
 
+/* Two GPUs that are reset. Their driver stays, and VRAM keeps its contents. */
+
+FIXTURE(reset) {
+	char pci[2][PCI_ADDR_LEN];
+	int gpu[2];
+	uint64_t vram_free[2];
+	struct user user[NR_IMPORTERS];
+	int log;
+};
+
+FIXTURE_SETUP(reset)
+{
+	int i;
+
+	self->log = log_open();
+	ASSERT_EQ(0, gpus_open(self->gpu, self->vram_free));
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, gpu_pci_address(self->gpu[i], self->pci[i], PCI_ADDR_LEN));
+	for (i = 0; i < NR_IMPORTERS; i++) {
+		ASSERT_EQ(0, user_init(&self->user[i], i));
+		ASSERT_EQ(0, buffer_to_vram(&self->user[i].bench.buf, self->gpu[0],
+					    0, SIZE));
+	}
+}
+
+FIXTURE_TEARDOWN(reset)
+{
+	int i;
+
+	EXPECT_FALSE(file_says(WINDOWS, " revoked=1"));
+	for (i = 0; i < NR_IMPORTERS; i++) {
+		EXPECT_EQ(-1, buffer_differs(&self->user[i].bench.buf));
+		user_fini(&self->user[i]);
+	}
+	EXPECT_EQ(0, gpus_close(self->gpu, self->vram_free));
+	EXPECT_EQ(0, log_faults(self->log));
+	close(self->log);
+}
+
+/* Each importer that reaches the memory gets new aliases. */
+#define EXPECT_NEW_ALIASES() do {					\
+	uint64_t __before;						\
+	int __i;							\
+									\
+	for (__i = 0; __i < NR_IMPORTERS; __i++) {			\
+		EXPECT_EQ(0, user_miscounts(&self->user[__i])) {	\
+			TH_LOG("%s", names[__i]);			\
+		}							\
+		if (!reachable())					\
+			continue;					\
+		__before = aliases();					\
+		EXPECT_EQ(-1, buffer_differs_on_gpu(&self->user[__i].bench.buf, \
+						    self->gpu[1]));	\
+		EXPECT_LE(__before + PAGES, aliases());			\
+	}								\
+} while (0)
+
+TEST_F(reset, leaves_memory_in_vram)
+{
+	uint64_t evicted = pages_evicted(self->gpu[0]);
+	int i, times;
+
+	EXPECT_NEW_ALIASES();
+	for (times = 0; times < TIMES; times++) {
+		ASSERT_EQ(0, pci_reset(self->pci[0]));
+		EXPECT_NEW_ALIASES();
+		for (i = 0; i < NR_IMPORTERS; i++) {
+			struct user *user = &self->user[i];
+
+			EXPECT_EQ(PAGES, pages_in_vram(self->gpu[0], user->bench.buf.mem,
+						       SIZE));
+			EXPECT_EQ(-1, buffer_differs_on_gpu(&user->bench.buf,
+							    self->gpu[0]));
+			if (i != RXE && !reachable())
+				continue;
+			/* Read what was there before, and write for the next time */
+			user->worker.rounds = 2 * times + 1;
+			EXPECT_EQ(0, rounds[i](&user->worker)) {
+				TH_LOG("%s", names[i]);
+			}
+			user->worker.rounds++;
+			EXPECT_EQ(0, rounds[i](&user->worker)) {
+				TH_LOG("%s", names[i]);
+			}
+		}
+	}
+	EXPECT_EQ(-1, bench_differs(&self->user[RXE].bench));
+	EXPECT_EQ(evicted, pages_evicted(self->gpu[0]));
+}
+
+static int other_gpu_reads(struct worker *worker)
+{
+	return buffer_differs_on_gpu(&worker->bench->buf, worker->gpu) == -1 ? 0 : -EILSEQ;
+}
+
+TEST_F(reset, again_and_again_under_traffic)
+{
+	struct bench bench = {};
+	struct worker reader = { .bench = &bench, .gpu = self->gpu[1] };
+	int i, times;
+
+	ASSERT_EQ(0, buffer_map(&bench.buf, SIZE, MADV_HUGEPAGE));
+	buffer_write(&bench.buf, 0, SIZE);
+	ASSERT_EQ(0, buffer_to_vram(&bench.buf, self->gpu[0], 0, SIZE));
+	ASSERT_EQ(0, worker_start(&reader, other_gpu_reads));
+	for (i = 0; i < NR_IMPORTERS; i++)
+		ASSERT_EQ(0, work_start(&self->user[i]));
+
+	for (times = 0; times < 5 * TIMES; times++) {
+		EXPECT_EQ(0, work(self->user, NR_IMPORTERS, 1, NULL));
+		EXPECT_EQ(0, pci_reset(self->pci[times % 2]));
+		/* A page for which an importer asks during a reset migrates */
+		for (i = 0; i < NR_IMPORTERS; i++)
+			EXPECT_EQ(0, gpu_to_vram(self->gpu[0], self->user[i].bench.buf.mem,
+						 SIZE, NULL));
+		EXPECT_EQ(0, gpu_to_vram(self->gpu[0], bench.buf.mem, SIZE, NULL));
+	}
+	for (i = 0; i < NR_IMPORTERS; i++) {
+		EXPECT_EQ(0, work_stop(&self->user[i])) {
+			TH_LOG("%s", names[i]);
+		}
+	}
+	EXPECT_EQ(0, worker_stop(&reader));
+	EXPECT_LT(0, reader.rounds);
+	EXPECT_EQ(-1, buffer_differs(&bench.buf));
+	buffer_unmap(&bench.buf);
+}
+
 /*
  * The kernel remembers, by a device's PCI address, whether it reaches a GPU. Below
  * ports that redirect, it does not. If they stop redirecting, a device that returns
@@ -1391,10 +1527,9 @@ static int acs_control(const char *port, uint16_t *value, bool write)
 
 FIXTURE_SETUP(route)
 {
-	const char *topology = getenv("TOPOLOGY");
 	int i;
 
-	ASSERT_STREQ("acs", topology ?: "");
+	ASSERT_STREQ("acs_redirect", getenv("LAB_REASON") ?: "");
 	ASSERT_FALSE(reachable());
 	self->gpu = gpu_open(0);
 	ASSERT_LE(0, self->gpu);

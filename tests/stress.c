@@ -461,13 +461,24 @@ static void device_goes(struct actor *a, enum device device, enum kind kind)
 		complain(a, kind, &t, err);
 }
 
+/* No operation fails because of a reset. */
+static void gpu_is_reset(struct actor *a)
+{
+	struct target t = { .device = any_gpu(a) };
+	int err = pci_reset(shared->pci[t.device]);
+
+	count(K_reset_gpu, err);
+	if (err)
+		complain(a, K_reset_gpu, &t, err);
+}
+
 static void devices_main(struct actor *a)
 {
 	unsigned int n;
 
 	for (n = 0; !load(&shared->stop); n++) {
 		usleep(300000 + chance(a, 1000000));
-		switch (n % 6) {
+		switch (n % 8) {
 		case 0:
 			device_goes(a, EDU, K_unbind_edu);
 			break;
@@ -476,6 +487,9 @@ static void devices_main(struct actor *a)
 			break;
 		case 4:
 			device_goes(a, RXE, K_delete_rxe);
+			break;
+		case 6:
+			gpu_is_reset(a);
 			break;
 		default:
 			device_goes(a, any_gpu(a), K_unbind_gpu);

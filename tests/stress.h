@@ -46,7 +46,8 @@ enum device { EDU = MAX_GPUS, NVME, RXE, CPU, COLLAPSE, NR_DEVICES };
 	KIND(nohugepage) KIND(collapse) KIND(split) KIND(protect)	\
 	KIND(remap) KIND(unmap) KIND(dontneed) KIND(lazyfree) KIND(child) \
 	KIND(reregister) KIND(links) KIND(off_switch) KIND(pressure)	\
-	KIND(unbind_gpu) KIND(unbind_edu) KIND(unbind_nvme) KIND(delete_rxe)
+	KIND(unbind_gpu) KIND(unbind_edu) KIND(unbind_nvme) KIND(delete_rxe) \
+	KIND(reset_gpu)
 
 #define KIND(name) K_##name,
 enum kind { KINDS NR_KINDS };

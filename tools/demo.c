@@ -98,7 +98,7 @@ static struct counters read_counters(const struct demo *d)
 	struct counters c;
 
 	must(gpu_counters(d->gpu, &gpu), "GPU counters");
-	must(p2pdma_read_stats(&c.stats), "hmm_p2pdma/stats");
+	must(p2pdma_read_stats(&c.stats), P2PDMA_STATS);
 	c.migrated_out = gpu.pages_to_ram;
 	c.migrated_in = gpu.pages_to_vram;
 	return c;

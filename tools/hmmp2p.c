@@ -51,7 +51,7 @@ void flush_output(void)
 	fail(EXIT_FAILURE, "cannot write: %s", strerror(errno));
 }
 
-const char *cure(int err)
+static const char *cure(int err)
 {
 	struct statfs fs;
 
@@ -64,6 +64,12 @@ const char *cure(int err)
 	if (!statfs(DEBUGFS, &fs) && fs.f_type != DEBUGFS_MAGIC)
 		return "debugfs is not mounted: mount -t debugfs debugfs " DEBUGFS;
 	return "not there: boot a kernel with CONFIG_DEBUG_FS and a newer HMM_P2PDMA";
+}
+
+void must_read(const char *path, int err)
+{
+	if (err)
+		fail(EXIT_FAILURE, "%s: %s", path, cure(err));
 }
 
 bool read_enabled(void)
@@ -80,23 +86,6 @@ void tell_if_disabled(bool enabled)
 {
 	if (!enabled)
 		printf("Switched off; to switch it on: echo always >" SYSFS_DIR "/enabled\n\n");
-}
-
-static int compare_windows(const void *a, const void *b)
-{
-	const struct p2pdma_window *x = a, *y = b;
-	int order = device_compare(x->exporter, y->exporter);
-
-	return order ? order : (x->start > y->start) - (x->start < y->start);
-}
-
-int read_windows(struct p2pdma_window **windows, size_t *nr)
-{
-	int err = p2pdma_read_windows(windows, nr);
-
-	if (!err && *nr)
-		qsort(*windows, *nr, sizeof(**windows), compare_windows);
-	return err;
 }
 
 bool same(const char *a, const char *b)

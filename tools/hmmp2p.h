@@ -14,7 +14,6 @@
 #include "p2pdma.h"
 
 #define SYSFS_DIR	SYSFS "/kernel/mm/hmm_p2pdma"
-#define DEBUGFS_DIR	DEBUGFS "/hmm_p2pdma"
 
 #define ARRAY_LEN(a)	(sizeof(a) / sizeof((a)[0]))
 #define for_each(item, items, nr)					\
@@ -30,7 +29,6 @@ struct options {
 	bool json;
 	double interval;	/* seconds; 0: none */
 	unsigned long count;	/* 0: no end */
-	bool per_device;
 };
 
 void run_topo(struct options *o);
@@ -46,10 +44,8 @@ bool same(const char *a, const char *b);
 
 bool read_enabled(void);
 void tell_if_disabled(bool enabled);
-/* Sorts windows by address: the kernel lists them in no order. */
-int read_windows(struct p2pdma_window **windows, size_t *nr);
-/* Says why reading debugfs failed, and what would help. */
-const char *cure(int err);
+/* @err: what reading a file of debugfs returned. */
+void must_read(const char *path, int err);
 
 /* JSON, all on one line. The key is NULL in an array. */
 void json_open(const char *key, char bracket);
@@ -61,7 +57,5 @@ void json_number(const char *key, double value, int digits);
 void json_integer(const char *key, uint64_t value);
 /* The parts of a string, as an array. */
 void json_split(const char *key, const char *s, const char *separator);
-void json_device(const struct device *device);
-void json_window(const struct p2pdma_window *window);
 
 #endif

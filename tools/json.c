@@ -91,16 +91,3 @@ void json_split(const char *key, const char *s, const char *separator)
 	json_close(']');
 	free(copy);
 }
-
-void json_device(const struct device *device)
-{
-	json_text("driver", *device->driver ? device->driver : NULL);
-	json_split("names", device->names, " ");
-}
-
-void json_window(const struct p2pdma_window *window)
-{
-	json_text("exporter", window->exporter);
-	json_integer("start", window->start);
-	json_integer("size_bytes", window->size);
-}

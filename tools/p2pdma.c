@@ -8,7 +8,6 @@
 #include "p2pdma.h"
 
 #define DIR	SYSFS "/kernel/mm/hmm_p2pdma/"
-#define DEBUG_DIR	DEBUGFS "/hmm_p2pdma/"
 
 const char * const p2pdma_stat_names[P2PDMA_NR_STATS] = {
 	[P2PDMA_ALIAS_CPU]		= "alias_cpu",
@@ -16,10 +15,9 @@ const char * const p2pdma_stat_names[P2PDMA_NR_STATS] = {
 	[P2PDMA_ALIAS_HOST_BRIDGE]	= "alias_host_bridge",
 	[P2PDMA_FALLBACK_NO_WINDOW]	= "fallback_no_window",
 	[P2PDMA_FALLBACK_OUTSIDE_WINDOW] = "fallback_outside_window",
-	[P2PDMA_FALLBACK_CALLBACK]	= "fallback_callback",
 	[P2PDMA_FALLBACK_UNREACHABLE]	= "fallback_unreachable",
+	[P2PDMA_FALLBACK_REVOKED]	= "fallback_revoked",
 	[P2PDMA_FALLBACK_READONLY]	= "fallback_readonly",
-	[P2PDMA_FALLBACK_NO_PAGES]	= "fallback_no_pages",
 };
 
 int p2pdma_enabled(int *enabled)
@@ -46,51 +44,39 @@ int p2pdma_enable(int enabled)
 	return fclose(file) ? -errno : 0;
 }
 
+static void set_stat(struct p2pdma_stats *stats, const char *name,
+		     uint64_t pages)
+{
+	int i;
+
+	for (i = 0; i < P2PDMA_NR_STATS; i++) {
+		if (!strcmp(name, p2pdma_stat_names[i]))
+			stats->pages[i] = pages;
+	}
+}
+
+/* Kernels may have more counters, and other reasons of fallbacks. */
 int p2pdma_read_stats(struct p2pdma_stats *stats)
 {
-	char path[128];
-	FILE *file;
-	int i, n;
+	FILE *file = fopen(P2PDMA_STATS, "r");
+	char line[128], name[64];
+	uint64_t pages;
+	int err = 0;
 
-	for (i = 0; i < P2PDMA_NR_STATS; i++) {
-		snprintf(path, sizeof(path), DIR "stats/%s",
-			 p2pdma_stat_names[i]);
-		file = fopen(path, "r");
-		if (!file && errno == ENOENT) {
-			/* This kernel does not have this counter */
-			stats->pages[i] = 0;
-			continue;
-		}
-		if (!file)
-			return -errno;
-		n = fscanf(file, "%" SCNu64, &stats->pages[i]);
-		fclose(file);
-		if (n != 1)
-			return -EIO;
+	memset(stats, 0, sizeof(*stats));
+	if (!file)
+		return -errno;
+
+	while (!err && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%63s %" SCNu64, name, &pages) == 2)
+			set_stat(stats, name, pages);
+		else
+			err = -EPROTO;
 	}
-
-	return 0;
-}
-
-void p2pdma_stats_add(struct p2pdma_stats *sum, const struct p2pdma_stats *stats)
-{
-	int i;
-
-	for (i = 0; i < P2PDMA_NR_STATS; i++)
-		sum->pages[i] += stats->pages[i];
-}
-
-struct p2pdma_stats p2pdma_stats_since(const struct p2pdma_stats *stats,
-				       const struct p2pdma_stats *old)
-{
-	struct p2pdma_stats d = { };
-	int i;
-
-	for (i = 0; i < P2PDMA_NR_STATS; i++) {
-		if (stats->pages[i] > old->pages[i])
-			d.pages[i] = stats->pages[i] - old->pages[i];
-	}
-	return d;
+	if (ferror(file))
+		err = -EIO;
+	fclose(file);
+	return err;
 }
 
 /* Take the next key=value off a line; false at its end. */
@@ -106,23 +92,12 @@ static bool next_pair(char **line, char **key, char **value)
 	return false;
 }
 
-static void parse_stat(struct p2pdma_stats *stats, const char *key,
-		       const char *value)
-{
-	int i;
-
-	for (i = 0; i < P2PDMA_NR_STATS; i++) {
-		if (!strcmp(key, p2pdma_stat_names[i]))
-			stats->pages[i] = strtoull(value, NULL, 0);
-	}
-}
-
 static int parse_window(void *row, char *line)
 {
 	struct p2pdma_window *w = row;
 	char *key, *value;
 
-	*w = (struct p2pdma_window){ .line = line, .lookup = "" };
+	*w = (struct p2pdma_window){ };
 	while (next_pair(&line, &key, &value)) {
 		if (!strcmp(key, "exporter"))
 			w->exporter = value;
@@ -130,17 +105,15 @@ static int parse_window(void *row, char *line)
 			w->start = strtoull(value, NULL, 0);
 		else if (!strcmp(key, "size"))
 			w->size = strtoull(value, NULL, 0);
-		else if (!strcmp(key, "lookup"))
-			w->lookup = value;
 		else if (!strcmp(key, "cpu_map"))
 			w->cpu_map = atoi(value);
 		else if (!strcmp(key, "pages"))
 			w->pages = atoi(value);
-		else
-			parse_stat(&w->stats, key, value);
+		else if (!strcmp(key, "revoked"))
+			w->revoked = atoi(value);
 	}
 
-	return w->exporter ? 0 : -EPROTO;
+	return w->size && (w->exporter || w->revoked) ? 0 : -EPROTO;
 }
 
 /* "..." marks where the kernel has cut the list, maybe within a port. */
@@ -164,28 +137,28 @@ static int parse_route(void *row, char *line)
 	struct p2pdma_route *r = row;
 	char *key, *value;
 
-	*r = (struct p2pdma_route){ .line = line };
+	*r = (struct p2pdma_route){ };
 	while (next_pair(&line, &key, &value)) {
-		if (!strcmp(key, "exporter"))
+		if (!strcmp(key, "provider"))
 			r->exporter = value;
-		else if (!strcmp(key, "importer"))
+		else if (!strcmp(key, "client"))
 			r->importer = value;
+		else if (!strcmp(key, "start"))
+			r->start = strtoull(value, NULL, 0);
+		else if (!strcmp(key, "size"))
+			r->size = strtoull(value, NULL, 0);
 		else if (!strcmp(key, "route"))
 			r->route = value;
 		else if (!strcmp(key, "reason"))
 			r->reason = value;
-		else if (!strcmp(key, "host"))
-			r->host = value;
 		else if (!strcmp(key, "redirect"))
 			parse_redirect(r, value);
-		else if (!strcmp(key, "link"))
-			r->link = atoi(value);
 	}
 
-	return r->exporter && r->importer && r->route ? 0 : -EPROTO;
+	return r->exporter && r->importer && r->size && r->route ? 0 : -EPROTO;
 }
 
-/* Reads one row from each line. The row keeps the line. */
+/* Reads one row from each line. The row points into the line, which stays. */
 static int read_rows(const char *path, int (*parse)(void *row, char *line),
 		     size_t row_size, void **rows, size_t *nr)
 {
@@ -219,19 +192,21 @@ static int read_rows(const char *path, int (*parse)(void *row, char *line),
 
 int p2pdma_read_windows(struct p2pdma_window **windows, size_t *nr)
 {
-	return read_rows(DEBUG_DIR "windows", parse_window, sizeof(**windows),
+	return read_rows(P2PDMA_WINDOWS, parse_window, sizeof(**windows),
 			 (void **)windows, nr);
 }
 
 int p2pdma_read_routes(struct p2pdma_route **routes, size_t *nr)
 {
-	return read_rows(DEBUG_DIR "topology", parse_route, sizeof(**routes),
+	return read_rows(P2PDMA_ROUTES, parse_route, sizeof(**routes),
 			 (void **)routes, nr);
 }
 
-void p2pdma_free_windows(struct p2pdma_window *windows, size_t nr)
+bool p2pdma_leads_to(const struct p2pdma_route *route,
+		     const struct p2pdma_window *window)
 {
-	while (nr)
-		free(windows[--nr].line);
-	free(windows);
+	return (!window->exporter ||
+		!strcmp(route->exporter, window->exporter)) &&
+	       window->start >= route->start &&
+	       window->start - route->start < route->size;
 }

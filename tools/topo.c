@@ -37,10 +37,6 @@ static const struct meaning {
 	{ "none", "out of reach: memory migrates to RAM", false, 31 },
 };
 
-static const char link_text[] =
-	"and by a private link, which needs no PCI: an importer that knows its\n"
-	"             links uses them first";
-
 static const struct meaning *find_meaning(const struct p2pdma_route *route)
 {
 	static const struct meaning unknown;
@@ -94,53 +90,107 @@ find_route(const struct topo *topo, const char *exporter, const char *importer)
 	return NULL;
 }
 
-/* Keep the routes to show, each once. */
-static void add_route(struct topo *topo, const struct p2pdma_route *route,
-		      bool all)
+/* Windows that are in use come first, and those of unknown exporters last. */
+static int compare_windows(const void *a, const void *b)
 {
-	find_device(topo, route->exporter)->exporter = true;
+	const struct p2pdma_window *x = a, *y = b;
+	int order = !x->exporter - !y->exporter;
 
-	/* A device does not use the fabric for its own memory */
-	if (same(route->exporter, route->importer) ||
-	    find_route(topo, route->exporter, route->importer))
+	if (!order && x->exporter)
+		order = device_compare(x->exporter, y->exporter);
+	if (!order)
+		order = x->revoked - y->revoked;
+	return order ? order : (x->start > y->start) - (x->start < y->start);
+}
+
+/* Keep the route to a window, if it is the first one between these devices. */
+static void add_route(struct topo *topo, struct p2pdma_route route,
+		      const struct p2pdma_window *window, bool all)
+{
+	if (find_route(topo, route.exporter, route.importer))
 		return;
-	if (all || device_may_import(route->importer)) {
-		find_device(topo, route->importer)->importer = true;
-		topo->routes[topo->nr_routes++] = *route;
+	if (!all && !device_may_import(route.importer))
+		return;
+
+	if (window->revoked)
+		route = (struct p2pdma_route){
+			.exporter = route.exporter,
+			.importer = route.importer,
+			.route = "none",
+			.reason = "revoked",
+		};
+	find_device(topo, route.exporter)->exporter = true;
+	find_device(topo, route.importer)->importer = true;
+	topo->routes[topo->nr_routes++] = route;
+}
+
+static void add_cpu_route(struct topo *topo, const struct p2pdma_window *window,
+			  bool all)
+{
+	struct p2pdma_route route = {
+		.exporter = window->exporter,
+		.importer = "cpu",
+		.route = window->cpu_map ? "cpu" : "none",
+		.reason = window->cpu_map ? NULL : "no_cpu_map",
+	};
+
+	add_route(topo, route, window, all);
+}
+
+/* A revoked window belongs to the device at its address, if there is one. */
+static void find_exporters(struct topo *topo, const struct p2pdma_route *routes,
+			   size_t nr)
+{
+	const struct p2pdma_route *route;
+	struct p2pdma_window *w;
+
+	for_each(w, topo->windows, topo->nr_windows) {
+		for_each(route, routes, nr) {
+			if (!w->exporter && p2pdma_leads_to(route, w))
+				w->exporter = route->exporter;
+		}
 	}
 }
 
 static void load_topo(struct topo *topo, bool all)
 {
-	size_t i, nr = 0;
-	int err;
+	const struct p2pdma_window *w;
+	struct p2pdma_route *routes, *route;
+	size_t nr;
 
 	topo->enabled = read_enabled();
-	err = read_windows(&topo->windows, &topo->nr_windows);
-	if (!err)
-		err = p2pdma_read_routes(&topo->routes, &nr);
-	if (err)
-		fail(EXIT_FAILURE, DEBUGFS_DIR ": %s", cure(err));
+	must_read(P2PDMA_WINDOWS,
+		  p2pdma_read_windows(&topo->windows, &topo->nr_windows));
+	must_read(P2PDMA_ROUTES, p2pdma_read_routes(&routes, &nr));
 
-	topo->devices = allocated(calloc(2 * nr + 1, sizeof(*topo->devices)));
-	for (i = 0; i < nr; i++)
-		add_route(topo, &topo->routes[i], all);
+	find_exporters(topo, routes, nr);
+	if (topo->nr_windows)
+		qsort(topo->windows, topo->nr_windows, sizeof(*topo->windows),
+		      compare_windows);
+
+	topo->routes = allocated(calloc(nr + topo->nr_windows + 1,
+					sizeof(*topo->routes)));
+	topo->devices = allocated(calloc(2 * (nr + topo->nr_windows) + 1,
+					 sizeof(*topo->devices)));
+	for_each(w, topo->windows, topo->nr_windows) {
+		if (!w->exporter)
+			continue;
+		add_cpu_route(topo, w, all);
+		for_each(route, routes, nr) {
+			if (p2pdma_leads_to(route, w))
+				add_route(topo, *route, w, all);
+		}
+	}
+
 	qsort(topo->devices, topo->nr_devices, sizeof(*topo->devices),
 	      compare_devices);
-	if (topo->nr_routes)
-		qsort(topo->routes, topo->nr_routes, sizeof(*topo->routes),
-		      compare_routes);
+	qsort(topo->routes, topo->nr_routes, sizeof(*topo->routes),
+	      compare_routes);
 }
 
 static const char *route_text(const struct p2pdma_route *route)
 {
-	static char text[64];
-
-	if (!route)
-		return "-";
-	snprintf(text, sizeof(text), "%s%s", route->link ? "link, " : "",
-		 route->route);
-	return text;
+	return route ? route->route : "-";
 }
 
 static int column_width(const struct topo *topo, const struct topo_device *d)
@@ -159,7 +209,7 @@ static int column_width(const struct topo *topo, const struct topo_device *d)
 static void print_cell(const struct p2pdma_route *route, int width)
 {
 	const char *text = route_text(route);
-	int colour = route && !route->link ? find_meaning(route)->colour : 0;
+	int colour = route ? find_meaning(route)->colour : 0;
 	int pad = width - (int)strlen(text);
 
 	if (colour && isatty(STDOUT_FILENO) && !getenv("NO_COLOR"))
@@ -209,20 +259,13 @@ static void print_matrix(const struct topo *topo)
 	}
 }
 
-/* Links are rare: explain them only if there is one. */
-static void print_legend(const struct topo *topo)
+static void print_legend(void)
 {
-	const struct p2pdma_route *route;
 	const struct meaning *meaning;
-	bool links = false;
 
 	printf("\n");
 	for_each(meaning, meanings, ARRAY_LEN(meanings))
 		printf("%-11s  %s\n", meaning->route, meaning->text);
-	for_each(route, topo->routes, topo->nr_routes)
-		links |= route->link;
-	if (links)
-		printf("%-11s  %s\n", "link", link_text);
 }
 
 static void print_windows(const struct topo *topo)
@@ -230,11 +273,17 @@ static void print_windows(const struct topo *topo)
 	const struct p2pdma_window *w;
 
 	printf("\nWindows of exporters:\n");
-	for_each(w, topo->windows, topo->nr_windows)
-		printf("  %s  %" PRIu64 " MiB at %#" PRIx64 ", %s, %s, %s\n",
-		       w->exporter, w->size >> 20, w->start, w->lookup,
-		       w->cpu_map ? "mapped for the CPU" : "not mapped for the CPU",
-		       w->pages ? "struct pages" : "no struct pages");
+	for_each(w, topo->windows, topo->nr_windows) {
+		printf("  %-12s  %" PRIu64 " MiB at %#" PRIx64 ", ",
+		       w->exporter ? w->exporter : "(gone)", w->size >> 20,
+		       w->start);
+		if (w->revoked)
+			printf("revoked\n");
+		else
+			printf("%s, %s\n",
+			       w->cpu_map ? "mapped for the CPU" : "not mapped for the CPU",
+			       w->pages ? "struct pages" : "no struct pages");
+	}
 }
 
 static void print_paths(const struct topo *topo)
@@ -253,7 +302,7 @@ static bool same_cause(const struct p2pdma_route *a,
 		       const struct p2pdma_route *b)
 {
 	return same(a->route, b->route) && same(a->reason, b->reason) &&
-	       same(a->host, b->host) && !a->redirect == !b->redirect;
+	       !a->redirect == !b->redirect;
 }
 
 /* "0000:03:00.0 from 0000:05:00.0, 0000:06:00.0", a line for each exporter. */
@@ -319,12 +368,13 @@ static void print_cause(const struct topo *topo,
 	const char *reason = cause->reason;
 
 	if (same(reason, "host_bridge"))
-		printf("    The kernel does not trust the host bridge%s%s with peer-to-peer traffic.\n",
-		       cause->host ? " " : "", cause->host ? cause->host : "");
+		printf("    The kernel does not trust the host bridge with peer-to-peer traffic.\n");
 	else if (same(reason, "no_cpu_map"))
 		printf("    The exporter's driver has not mapped the window for the CPU.\n");
+	else if (same(reason, "revoked"))
+		printf("    The exporter's driver has revoked the window, as it does during a reset.\n");
 	else if (same(reason, "dma_mask"))
-		printf("    The window is beyond what the device can address.\n");
+		printf("    The BAR of the window goes beyond what the device can address.\n");
 	else if (reason && !same(reason, "acs_redirect"))
 		printf("    The kernel's reason: %s.\n", reason);
 	else if (!cause->redirect)
@@ -360,11 +410,13 @@ static void print_topo(const struct topo *topo)
 {
 	tell_if_disabled(topo->enabled);
 	if (!topo->nr_devices) {
-		printf("No exporter: no driver has declared a window of device-private memory.\n");
+		printf("No exporter: no driver has a window of device-private memory.\n");
+		if (topo->nr_windows)
+			print_windows(topo);
 		return;
 	}
 	print_matrix(topo);
-	print_legend(topo);
+	print_legend();
 	print_windows(topo);
 	print_paths(topo);
 	print_indirect(topo);
@@ -381,7 +433,9 @@ static void json_devices(const struct topo *topo, const char *key,
 			continue;
 		json_open(NULL, '{');
 		json_text("address", d->device.address);
-		json_device(&d->device);
+		json_text("driver",
+			  *d->device.driver ? d->device.driver : NULL);
+		json_split("names", d->device.names, " ");
 		json_split("path", d->device.path, "/");
 		json_close('}');
 	}
@@ -401,10 +455,14 @@ static void json_topo(const struct topo *topo)
 	json_open("windows", '[');
 	for_each(window, topo->windows, topo->nr_windows) {
 		json_open(NULL, '{');
-		json_window(window);
-		json_text("lookup", window->lookup);
-		json_bool("cpu_map", window->cpu_map);
-		json_bool("struct_pages", window->pages);
+		json_text("exporter", window->exporter);
+		json_integer("start", window->start);
+		json_integer("size_bytes", window->size);
+		json_bool("revoked", window->revoked);
+		if (!window->revoked) {
+			json_bool("cpu_map", window->cpu_map);
+			json_bool("struct_pages", window->pages);
+		}
 		json_close('}');
 	}
 	json_close(']');
@@ -416,10 +474,8 @@ static void json_topo(const struct topo *topo)
 		json_text("importer", route->importer);
 		json_text("route", route->route);
 		json_text("reason", route->reason);
-		json_text("host", route->host);
 		json_split("redirect", route->redirect, ";");
 		json_bool("redirect_cut", route->redirect_cut);
-		json_bool("link", route->link);
 		json_close('}');
 	}
 	json_close(']');

@@ -21,54 +21,12 @@
 #include <linux/types.h>
 
 struct dev_pagemap;
-struct hmm_p2pdma_stats;
-struct page;
-
-/**
- * struct hmm_window - the piece of a PCI BAR that shows device-private memory
- * @provider: the BAR, as pcim_p2pdma_provider() returns it
- * @phys: physical address of the window, page aligned
- * @nr_pages: length of the window in pages
- * @first_pfn: for a linear window, the private PFN that shows up at @phys; the
- *	PFNs that follow show up in order. Not used if @get_alias is set.
- * @map: kernel mapping of the whole window, for importers that copy with the
- *	CPU; they cannot reach the window where it is not set
- * @get_alias: for memory that is not mapped linearly: find the place of
- *	@nr_pages pages, beginning with @page, in the window. Returns 0 and the
- *	physical address in @phys, or a negative errno where these pages have
- *	no alias that is contiguous. Called under rcu_read_lock() and without a
- *	reference on @page, so that it must not sleep, nor look at anything
- *	whose lifetime is the page's. Before an address that was returned may
- *	change its meaning the exporter invalidates it, by migrating the pages
- *	or through the mmu notifiers of their users.
- *
- * A window may cover only part of the memory (a small BAR): pages outside have
- * no alias. Importers that need a struct page are served if the exporter has
- * called pci_p2pdma_add_resource() for all of the window before. It has then
- * allocated all of it, too, with pci_alloc_p2pmem(), so that nobody else can.
- *
- * The exporter fills in the structure and keeps it, unchanged, from
- * hmm_window_register() until hmm_window_unregister() has returned.
- */
-struct hmm_window {
-	struct p2pdma_provider *provider;
-	phys_addr_t phys;
-	unsigned long nr_pages;
-	unsigned long first_pfn;
-	struct iosys_map map;
-	int (*get_alias)(struct hmm_window *window, struct page *page,
-			 unsigned long nr_pages, phys_addr_t *phys);
-
-	/* private: of mm/hmm_p2pdma.c */
-	struct dev_pagemap *pgmap;
-	bool has_pages;
-	struct hmm_p2pdma_stats __percpu *stats;
-};
 
 #ifdef CONFIG_HMM_P2PDMA
-int hmm_window_register(struct dev_pagemap *pgmap, struct hmm_window *window);
-void hmm_window_unregister(struct dev_pagemap *pgmap);
-struct p2pdma_provider *hmm_pfn_to_provider(unsigned long hmm_pfn);
+int hmm_window_set(struct dev_pagemap *pgmap, struct pci_dev *pdev, int bar,
+		   u64 offset, u64 size);
+void hmm_window_revoke(struct dev_pagemap *pgmap);
+void hmm_window_restore(struct dev_pagemap *pgmap);
 void hmm_alias_to_iosys_map(unsigned long hmm_pfn, struct iosys_map *map);
 dma_addr_t hmm_alias_dma_map(struct device *dev, unsigned long hmm_pfn,
 			     size_t size, enum dma_data_direction dir,
@@ -77,19 +35,19 @@ void hmm_alias_dma_unmap(struct device *dev, dma_addr_t addr, size_t size,
 			 enum dma_data_direction dir,
 			 enum pci_p2pdma_map_type type);
 #else
-static inline int hmm_window_register(struct dev_pagemap *pgmap,
-				      struct hmm_window *window)
+static inline int hmm_window_set(struct dev_pagemap *pgmap,
+				 struct pci_dev *pdev, int bar, u64 offset,
+				 u64 size)
 {
 	return -EOPNOTSUPP;
 }
 
-static inline void hmm_window_unregister(struct dev_pagemap *pgmap)
+static inline void hmm_window_revoke(struct dev_pagemap *pgmap)
 {
 }
 
-static inline struct p2pdma_provider *hmm_pfn_to_provider(unsigned long hmm_pfn)
+static inline void hmm_window_restore(struct dev_pagemap *pgmap)
 {
-	return NULL;
 }
 
 static inline void hmm_alias_to_iosys_map(unsigned long hmm_pfn,
@@ -143,20 +101,23 @@ static inline int hmm_pfn_map_local(unsigned long hmm_pfn,
  * hmm_pfn_unmap_local() - undo hmm_pfn_map_local()
  * @hmm_pfn: the entry that was mapped
  * @map: the mapping
+ * @written: the memory has been written to
  *
- * What was written is on its way when this returns: it arrives before anything that
- * is written afterwards, by this CPU or by one that is told by it. So an importer
- * that serializes its accesses, as atomic operations do, unmaps before it unlocks.
+ * What was written has arrived when this returns, also for those who reach the
+ * memory in another way. So an importer that serializes its accesses, as atomic
+ * operations do, unmaps before it unlocks.
  *
  * Context: As hmm_pfn_map_local().
  */
 static inline void hmm_pfn_unmap_local(unsigned long hmm_pfn,
-				       struct iosys_map *map)
+				       struct iosys_map *map, bool written)
 {
-	if (hmm_pfn_is_alias(hmm_pfn))
-		wmb();	/* the mapping of a window may be write-combined */
-	else
+	if (!hmm_pfn_is_alias(hmm_pfn)) {
 		kunmap_local(map->vaddr);
+	} else if (written) {
+		wmb();	/* the mapping of a window may be write-combined */
+		(void)iosys_map_rd(map, 0, u8);	/* writes are posted */
+	}
 }
 
 #endif /* _LINUX_HMM_P2PDMA_H */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Windows: which ones can be declared, which pages show up in them, for whom, and
- * how their addresses are mapped.
+ * Windows: which can be set, which pages they show, to which clients, and how
+ * their addresses are mapped.
  */
 #include <kunit/device.h>
 #include <kunit/test.h>
@@ -16,362 +16,576 @@
 #include <linux/sizes.h>
 #include <linux/swiotlb.h>
 
-#include "../hmm_p2pdma.h"
+#include "../hmm_internal.h"
+#include "hmm_kunit.h"
 
-/* Beyond what any machine has, for BARs and for device-private memory */
+/* Addresses that no machine has, of a BAR and of device-private memory */
 #define BAR_START	BIT_ULL(43)
 #define BAR_PAGES	64
 #define VRAM_START	BIT_ULL(44)
 #define VRAM_PFN	PHYS_PFN(VRAM_START)
 #define VRAM_PAGES	128
 
-/* A window in the middle of the BAR, for pages in the middle of the memory */
+/* A window in the middle of the BAR */
 #define SKIP_BAR	3
-#define SKIP_VRAM	5
-#define WINDOW_PAGES	40
 #define WINDOW_PFN	(PHYS_PFN(BAR_START) + SKIP_BAR)
+#define WINDOW_PAGES	40
 
+/* Nothing finds this pagemap or this provider but the functions under test. */
 struct exporter {
 	struct pci_dev pdev;
 	struct p2pdma_provider provider;
 	struct dev_pagemap pgmap;
-	struct hmm_window window;
 };
 
-static struct exporter *exporter(struct kunit *test, phys_addr_t bar)
+static struct exporter *exporter(struct kunit *test)
 {
 	struct exporter *ex = kunit_kzalloc(test, sizeof(*ex), GFP_KERNEL);
 
 	KUNIT_ASSERT_NOT_NULL(test, ex);
 	ex->provider.owner = &ex->pdev.dev;
-	ex->provider.range.start = bar;
-	ex->provider.range.end = bar + BAR_PAGES * PAGE_SIZE - 1;
+	ex->provider.range.start = BAR_START;
+	ex->provider.range.end = BAR_START + BAR_PAGES * PAGE_SIZE - 1;
 	ex->provider.bus_offset = SZ_1T;
+	iosys_map_set_vaddr(&ex->provider.map, ex);
 	ex->pgmap.type = MEMORY_DEVICE_PRIVATE;
 	ex->pgmap.range.start = VRAM_START;
 	ex->pgmap.range.end = VRAM_START + VRAM_PAGES * PAGE_SIZE - 1;
 	ex->pgmap.nr_range = 1;
-	ex->window.provider = &ex->provider;
-	ex->window.phys = bar + SKIP_BAR * PAGE_SIZE;
-	ex->window.nr_pages = WINDOW_PAGES;
-	ex->window.first_pfn = VRAM_PFN + SKIP_VRAM;
 	return ex;
+}
+
+static struct hmm_window window_of(struct exporter *ex)
+{
+	return (struct hmm_window) {
+		.provider = &ex->provider,
+		.phys = PFN_PHYS(WINDOW_PFN),
+		.nr_pages = WINDOW_PAGES,
+	};
+}
+
+static struct device *client_device(struct kunit *test)
+{
+	struct device *dev = kunit_device_register(test, "hmm_p2pdma_kunit");
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(dev));
+	return dev;
+}
+
+/* The provider of a BAR of four pages or more, if the driver offers it. */
+static struct p2pdma_provider *provider_of(struct pci_dev *pdev, int bar)
+{
+	struct p2pdma_provider *provider;
+
+	if (!rcu_access_pointer(pdev->p2pdma) ||
+	    pci_resource_len(pdev, bar) < 4 * PAGE_SIZE)
+		return NULL;
+
+	provider = pcim_p2pdma_provider(pdev, bar);
+	return provider && provider->range.end ? provider : NULL;
+}
+
+KUNIT_DEFINE_ACTION_WRAPPER(put_device_of_bar, pci_dev_put, struct pci_dev *);
+
+/* If the test is of kernel mappings, @mapped, the BAR has one for others. */
+static struct pci_dev *find_bar(struct kunit *test, int *bar, bool mapped)
+{
+	struct p2pdma_provider *provider;
+	struct pci_dev *pdev = NULL;
+
+	for_each_pci_dev(pdev)
+		for (*bar = 0; *bar < PCI_STD_NUM_BARS; ++*bar) {
+			provider = provider_of(pdev, *bar);
+			if (provider &&
+			    !(mapped && iosys_map_is_null(&provider->map)))
+				goto found;
+		}
+	kunit_skip(test, "no PCI device offers a BAR of this kind");
+found:
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, put_device_of_bar, pdev));
+	return pdev;
 }
 
 static void test_window_is_in_the_bar(struct kunit *test)
 {
-	static const struct {
-		s64 offset;
-		unsigned long nr_pages;
+	struct exporter *ex = exporter(test);
+	struct hmm_window *window = &ex->pgmap.window;
+	int i, bar;
+	struct pci_dev *pdev = find_bar(test, &bar, false);
+	const u64 page = PAGE_SIZE, len = pci_resource_len(pdev, bar);
+	const struct {
+		u64 offset;
+		u64 size;
 		int err;
 	} windows[] = {
-		{ 0, BAR_PAGES, 0 },
-		{ 0, 1, 0 },
-		{ PAGE_SIZE, BAR_PAGES - 1, 0 },
-		{ (BAR_PAGES - 1) * PAGE_SIZE, 1, 0 },
+		{ 0, len, 0 },
+		{ 0, page, 0 },
+		{ page, len - page, 0 },
+		{ len - page, page, 0 },
 		{ 0, 0, -EINVAL },
-		{ 0, BAR_PAGES + 1, -EINVAL },
-		{ PAGE_SIZE, BAR_PAGES, -EINVAL },
-		{ -PAGE_SIZE, 1, -EINVAL },
-		{ -PAGE_SIZE, BAR_PAGES, -EINVAL },
-		{ BAR_PAGES * PAGE_SIZE, 1, -EINVAL },
-		{ PAGE_SIZE, ULONG_MAX, -EINVAL },
-		{ PAGE_SIZE, 1UL << (BITS_PER_LONG - PAGE_SHIFT), -EINVAL },
-		{ 1, 1, -EINVAL },
-		{ PAGE_SIZE - 1, 1, -EINVAL },
+		{ len, 0, -EINVAL },
+		{ 0, len + page, -EINVAL },
+		{ page, len, -EINVAL },
+		{ len - page, 2 * page, -EINVAL },
+		{ len, page, -EINVAL },
+		{ len + page, page, -EINVAL },
+		{ -page, page, -EINVAL },
+		{ -page, 2 * page, -EINVAL },
+		{ page, -page, -EINVAL },
+		{ 1, page, -EINVAL },
+		{ page - 1, page, -EINVAL },
+		{ 0, 1, -EINVAL },
+		{ 0, page + 1, -EINVAL },
 	};
-	struct exporter *ex = exporter(test, BAR_START);
-	int i;
+
+	/* So long that only the BAR is a limit */
+	ex->pgmap.range.end = VRAM_START + 2 * len - 1;
 
 	for (i = 0; i < ARRAY_SIZE(windows); i++) {
-		ex->window.phys = BAR_START + windows[i].offset;
-		ex->window.nr_pages = windows[i].nr_pages;
+		u64 offset = windows[i].offset, size = windows[i].size;
+
+		*window = (struct hmm_window) {};
 		KUNIT_EXPECT_EQ_MSG(test, windows[i].err,
-				    hmm_window_register(&ex->pgmap, &ex->window),
-				    "%lld, %lu pages", windows[i].offset,
-				    windows[i].nr_pages);
-		hmm_window_unregister(&ex->pgmap);
+				    hmm_window_set(&ex->pgmap, pdev, bar,
+						   offset, size),
+				    "%#llx bytes at %#llx", size, offset);
+		if (windows[i].err) {
+			KUNIT_EXPECT_NULL(test, window->provider);
+			continue;
+		}
+		KUNIT_EXPECT_PTR_EQ(test, provider_of(pdev, bar),
+				    window->provider);
+		KUNIT_EXPECT_EQ(test, pci_resource_start(pdev, bar) + offset,
+				window->phys);
+		KUNIT_EXPECT_EQ(test, size >> PAGE_SHIFT, window->nr_pages);
+		KUNIT_EXPECT_FALSE(test, window->revoked);
 	}
 }
 
-static void test_window_is_of_private_memory_and_a_bar(struct kunit *test)
+static void test_window_is_of_private_memory(struct kunit *test)
 {
-	struct exporter *ex = exporter(test, BAR_START);
+	struct exporter *ex = exporter(test);
+	struct dev_pagemap *pgmap = &ex->pgmap;
+	int bar;
+	struct pci_dev *pdev = find_bar(test, &bar, false);
 
-	ex->pgmap.type = MEMORY_DEVICE_COHERENT;
-	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_window_register(&ex->pgmap, &ex->window));
-	ex->pgmap.type = MEMORY_DEVICE_PRIVATE;
-	ex->window.provider = NULL;
-	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_window_register(&ex->pgmap, &ex->window));
-	KUNIT_EXPECT_NULL(test, rcu_access_pointer(ex->pgmap.window));
+	pgmap->range.end = VRAM_START + 2 * PAGE_SIZE - 1;
+	KUNIT_EXPECT_EQ(test, 0,
+			hmm_window_set(pgmap, pdev, bar, 0, 2 * PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			hmm_window_set(pgmap, pdev, bar, 0, 3 * PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, 0,
+			hmm_window_set(pgmap, pdev, bar, PAGE_SIZE, 2 * PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			hmm_window_set(pgmap, pdev, bar, PAGE_SIZE, 3 * PAGE_SIZE));
+
+	pgmap->nr_range = 0;
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			hmm_window_set(pgmap, pdev, bar, 0, PAGE_SIZE));
+	pgmap->nr_range = 2;
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			hmm_window_set(pgmap, pdev, bar, 0, PAGE_SIZE));
+	pgmap->nr_range = 1;
+	pgmap->type = MEMORY_DEVICE_COHERENT;
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			hmm_window_set(pgmap, pdev, bar, 0, PAGE_SIZE));
+
+	/* The last window that was accepted is still there */
+	KUNIT_EXPECT_EQ(test, pci_resource_start(pdev, bar) + PAGE_SIZE,
+			pgmap->window.phys);
+	KUNIT_EXPECT_EQ(test, 2, pgmap->window.nr_pages);
 }
 
-static void test_windows_are_apart(struct kunit *test)
+static void test_window_is_of_a_provider(struct kunit *test)
 {
-	struct exporter *ex = exporter(test, BAR_START);
-	struct exporter *other = exporter(test, BAR_START);
-	struct hmm_window second = ex->window;
+	struct exporter *ex = exporter(test);
+	struct pci_dev *copy = kunit_kzalloc(test, sizeof(*copy), GFP_KERNEL);
+	int bar;
+	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct resource *res;
 
-	KUNIT_ASSERT_EQ(test, 0, hmm_window_register(&ex->pgmap, &ex->window));
+	/* What is wrong with a BAR is wrong with the copy only */
+	KUNIT_ASSERT_NOT_NULL(test, copy);
+	memcpy(copy, pdev, sizeof(*copy));
+	res = pci_resource_n(copy, bar);
+	KUNIT_EXPECT_EQ(test, 0,
+			hmm_window_set(&ex->pgmap, copy, bar, 0, PAGE_SIZE));
+	ex->pgmap.window.provider = NULL;
 
-	/* One for a pagemap, wherever it is */
-	KUNIT_EXPECT_EQ(test, -EBUSY, hmm_window_register(&ex->pgmap, &second));
-	second.phys += ex->window.nr_pages * PAGE_SIZE;
-	second.nr_pages = 1;
-	KUNIT_EXPECT_EQ(test, -EBUSY, hmm_window_register(&ex->pgmap, &second));
-	KUNIT_EXPECT_PTR_EQ(test, &ex->window, rcu_access_pointer(ex->pgmap.window));
+	res->flags = IORESOURCE_IO;
+	KUNIT_EXPECT_EQ(test, -ENXIO,
+			hmm_window_set(&ex->pgmap, copy, bar, 0, PAGE_SIZE));
+	res->flags = pci_resource_flags(pdev, bar);
 
-	/* And one for a place in the BAR */
-	KUNIT_EXPECT_EQ(test, -EEXIST,
-			hmm_window_register(&other->pgmap, &other->window));
-	other->window.phys = BAR_START;
-	other->window.nr_pages = SKIP_BAR + 1;
-	KUNIT_EXPECT_EQ(test, -EEXIST,
-			hmm_window_register(&other->pgmap, &other->window));
-	KUNIT_EXPECT_NULL(test, rcu_access_pointer(other->pgmap.window));
-	other->window.nr_pages = SKIP_BAR;
-	KUNIT_EXPECT_EQ(test, 0, hmm_window_register(&other->pgmap, &other->window));
+	res->start += pci_resource_len(pdev, bar);
+	res->end += pci_resource_len(pdev, bar);
+	KUNIT_EXPECT_EQ(test, -ENXIO,
+			hmm_window_set(&ex->pgmap, copy, bar, 0, PAGE_SIZE));
+	res->start = pci_resource_start(pdev, bar);
+	res->end = pci_resource_end(pdev, bar);
 
-	hmm_window_unregister(&ex->pgmap);
-	hmm_window_unregister(&ex->pgmap);
-	KUNIT_EXPECT_EQ(test, 0, hmm_window_register(&ex->pgmap, &second));
-	hmm_window_unregister(&ex->pgmap);
-	hmm_window_unregister(&other->pgmap);
+	copy->non_mappable_bars = true;
+	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
+			hmm_window_set(&ex->pgmap, copy, bar, 0, PAGE_SIZE));
+	KUNIT_EXPECT_NULL(test, ex->pgmap.window.provider);
 }
 
-/* As a walk does, but for one page after the other. */
-static enum hmm_fallback find(struct exporter *ex, const struct hmm_client *client,
-			      unsigned long private_pfn, unsigned long nr_pages,
-			      unsigned long *pfn)
+/* As a walk does it, for a page that the client does not reach privately. */
+static struct hmm_reach find(struct exporter *ex, const struct hmm_client *client,
+			     unsigned long pfn)
 {
 	struct hmm_range range = { .client = client };
-	struct hmm_alias_cache cache = {};
-	enum hmm_fallback reason;
-	unsigned long next = 0;
+	struct hmm_reach reach = {
+		.first = VRAM_PFN,
+		.nr = VRAM_PAGES,
+		.route = HMM_ROUTE_PRIVATE,
+	};
 
 	guard(rcu)();
-	reason = hmm_alias_pfn(&range, &cache, &ex->pgmap, private_pfn, nr_pages,
-			       pfn);
-	/* What is remembered is the same as what is found */
-	if (reason == HMM_NO_FALLBACK && hmm_alias_next(&cache, private_pfn, &next) &&
-	    next != *pfn)
-		return HMM_NR_FALLBACKS;
-	return reason;
+	hmm_find_alias(&range, &ex->pgmap, pfn, &reach);
+	return reach;
 }
 
 static void test_each_page_has_its_place(struct kunit *test)
 {
-	struct exporter *ex = exporter(test, BAR_START);
+	static const unsigned long sizes[] = {
+		1, WINDOW_PAGES, VRAM_PAGES - 1, VRAM_PAGES
+	};
+	struct exporter *ex = exporter(test);
 	struct hmm_client cpu = {};
-	unsigned long i, n, pfn;
-	struct iosys_map map;
-	char kernel[1];
+	unsigned long i, j;
 
-	iosys_map_set_vaddr(&ex->window.map, kernel);
-	KUNIT_ASSERT_EQ(test, 0, hmm_window_register(&ex->pgmap, &ex->window));
+	ex->pgmap.window = window_of(ex);
+	for (j = 0; j < ARRAY_SIZE(sizes); j++) {
+		ex->pgmap.window.nr_pages = sizes[j];
+		for (i = 0; i < VRAM_PAGES; i++) {
+			struct hmm_reach reach = find(ex, &cpu, VRAM_PFN + i);
 
-	for (i = 0; i < VRAM_PAGES; i++) {
-		for (n = 1; n <= 16; n *= 2) {
-			bool inside = i >= SKIP_VRAM &&
-				      i + n <= SKIP_VRAM + WINDOW_PAGES;
-
-			pfn = 0;
-			KUNIT_EXPECT_EQ(test,
-					inside ? HMM_NO_FALLBACK :
-						 HMM_FALLBACK_OUTSIDE_WINDOW,
-					find(ex, &cpu, VRAM_PFN + i, n, &pfn));
-			KUNIT_EXPECT_EQ(test, inside ? WINDOW_PFN + i - SKIP_VRAM : 0,
-					pfn);
+			if (i >= sizes[j]) {
+				KUNIT_EXPECT_EQ(test, HMM_FALLBACK_OUTSIDE_WINDOW,
+						reach.route);
+				KUNIT_EXPECT_EQ(test, VRAM_PFN + sizes[j],
+						reach.first);
+				KUNIT_EXPECT_EQ(test, VRAM_PAGES - sizes[j],
+						reach.nr);
+				continue;
+			}
+			KUNIT_EXPECT_EQ(test, HMM_ROUTE_CPU, reach.route);
+			KUNIT_EXPECT_EQ(test, VRAM_PFN, reach.first);
+			KUNIT_EXPECT_EQ(test, sizes[j], reach.nr);
+			KUNIT_EXPECT_EQ(test, WINDOW_PFN + i,
+					VRAM_PFN + i + reach.delta);
+			KUNIT_EXPECT_EQ(test, HMM_PFN_ALIAS, reach.flags);
 		}
 	}
-
-	/* And each place leads back to the window */
-	for (i = 0; i < BAR_PAGES; i++) {
-		bool inside = i >= SKIP_BAR && i < SKIP_BAR + WINDOW_PAGES;
-
-		pfn = (PHYS_PFN(BAR_START) + i) | HMM_PFN_VALID | HMM_PFN_ALIAS;
-		KUNIT_EXPECT_PTR_EQ(test, inside ? &ex->provider : NULL,
-				    hmm_pfn_to_provider(pfn));
-		KUNIT_EXPECT_EQ(test, inside ? 0 : -EFAULT,
-				hmm_pfn_map_local(pfn, &map));
-		KUNIT_EXPECT_PTR_EQ(test,
-				    inside ? (void *)kernel + (i - SKIP_BAR) * PAGE_SIZE :
-					     NULL, map.vaddr);
-	}
-	KUNIT_EXPECT_NULL(test, hmm_pfn_to_provider(WINDOW_PFN | HMM_PFN_VALID));
-
-	hmm_window_unregister(&ex->pgmap);
 }
 
-/* Pages the other way round, with one that the callback gets wrong at each end */
-static int backwards(struct hmm_window *window, struct page *page,
-		     unsigned long nr_pages, phys_addr_t *phys)
+static void test_run_is_all_inside(struct kunit *test)
 {
-	unsigned long i = page_to_pfn(page) - VRAM_PFN;
-
-	if (nr_pages > 1)
-		return -ENXIO;
-	*phys = window->phys + (WINDOW_PAGES - i) * PAGE_SIZE;
-	if (i == 7)
-		*phys += 1;
-	return 0;
-}
-
-static void test_callback_finds_pages(struct kunit *test)
-{
-	struct exporter *ex = exporter(test, BAR_START);
+	struct exporter *ex = exporter(test);
 	struct hmm_client cpu = {};
-	unsigned long i, pfn;
-	char kernel[1];
+	struct hmm_reach reach;
+	unsigned long i, n;
 
-	iosys_map_set_vaddr(&ex->window.map, kernel);
-	ex->window.get_alias = backwards;
-	KUNIT_ASSERT_EQ(test, 0, hmm_window_register(&ex->pgmap, &ex->window));
-
+	ex->pgmap.window = window_of(ex);
 	for (i = 0; i < VRAM_PAGES; i++) {
-		bool inside = i > 0 && i <= WINDOW_PAGES && i != 7;
-
-		pfn = 0;
-		KUNIT_EXPECT_EQ(test, inside ? HMM_NO_FALLBACK : HMM_FALLBACK_CALLBACK,
-				find(ex, &cpu, VRAM_PFN + i, 1, &pfn));
-		KUNIT_EXPECT_EQ(test, inside ? WINDOW_PFN + WINDOW_PAGES - i : 0, pfn);
+		reach = find(ex, &cpu, VRAM_PFN + i);
+		for (n = 1; i + n <= VRAM_PAGES; n++)
+			KUNIT_EXPECT_EQ_MSG(test, i + n <= WINDOW_PAGES,
+					    hmm_reaches(&reach, VRAM_PFN + i, n),
+					    "%lu pages at %lu", n, i);
 	}
-	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_CALLBACK,
-			find(ex, &cpu, VRAM_PFN + 10, 2, &pfn));
-	hmm_window_unregister(&ex->pgmap);
+
+	reach = (struct hmm_reach) { .first = VRAM_PFN, .nr = VRAM_PAGES };
+	for (reach.route = 0; reach.route < HMM_NR_ROUTES; reach.route++) {
+		bool private = reach.route == HMM_ROUTE_PRIVATE;
+		bool alias = reach.route == HMM_ROUTE_CPU ||
+			     reach.route == HMM_ROUTE_BUS ||
+			     reach.route == HMM_ROUTE_HOST_BRIDGE;
+
+		KUNIT_EXPECT_EQ(test, private || alias,
+				hmm_reaches(&reach, VRAM_PFN, VRAM_PAGES));
+	}
 }
 
 static void test_reasons(struct kunit *test)
 {
-	struct exporter *ex = exporter(test, BAR_START);
-	struct hmm_client cpu = {}, pages = { .need_pages = true };
-	struct hmm_client dma = {
-		.dma_dev = kunit_device_register(test, "hmm_p2pdma_kunit"),
-	};
-	unsigned long pfn;
-	char kernel[1];
+	struct exporter *ex = exporter(test);
+	struct hmm_client cpu = {}, dma = { .dma_dev = client_device(test) };
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(dma.dma_dev));
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_NO_WINDOW,
-			find(ex, &cpu, VRAM_PFN + SKIP_VRAM, 1, &pfn));
+			find(ex, &cpu, VRAM_PFN).route);
+	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_NO_CLIENT,
+			find(ex, NULL, VRAM_PFN).route);
 
-	KUNIT_ASSERT_EQ(test, 0, hmm_window_register(&ex->pgmap, &ex->window));
+	ex->pgmap.window = window_of(ex);
+	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_NO_CLIENT,
+			find(ex, NULL, VRAM_PFN).route);
+	KUNIT_EXPECT_EQ(test, HMM_ROUTE_CPU, find(ex, &cpu, VRAM_PFN).route);
+	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_OUTSIDE_WINDOW,
+			find(ex, &cpu, VRAM_PFN + WINDOW_PAGES).route);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_UNREACHABLE,
-			find(ex, &cpu, VRAM_PFN + SKIP_VRAM, 1, &pfn));
+			find(ex, &dma, VRAM_PFN).route);
+	iosys_map_clear(&ex->provider.map);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_UNREACHABLE,
-			find(ex, &dma, VRAM_PFN + SKIP_VRAM, 1, &pfn));
-	hmm_window_unregister(&ex->pgmap);
+			find(ex, &cpu, VRAM_PFN).route);
+	iosys_map_set_vaddr(&ex->provider.map, ex);
 
-	iosys_map_set_vaddr(&ex->window.map, kernel);
-	KUNIT_ASSERT_EQ(test, 0, hmm_window_register(&ex->pgmap, &ex->window));
-	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_NO_PAGES,
-			find(ex, &pages, VRAM_PFN + SKIP_VRAM, 1, &pfn));
-	KUNIT_EXPECT_EQ(test, HMM_NO_FALLBACK,
-			find(ex, &cpu, VRAM_PFN + SKIP_VRAM, 1, &pfn));
-	hmm_window_unregister(&ex->pgmap);
+	/* A revoked window has no provider that could be asked */
+	ex->pgmap.window.revoked = true;
+	ex->pgmap.window.provider = ERR_PTR(-ENODEV);
+	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_REVOKED,
+			find(ex, &cpu, VRAM_PFN).route);
+	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_REVOKED,
+			find(ex, &dma, VRAM_PFN + WINDOW_PAGES - 1).route);
+	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_NO_CLIENT,
+			find(ex, NULL, VRAM_PFN).route);
+
+	ex->pgmap.window.provider = &ex->provider;
+	hmm_window_restore(&ex->pgmap);
+	KUNIT_EXPECT_EQ(test, HMM_ROUTE_CPU, find(ex, &cpu, VRAM_PFN).route);
 }
 
-/* Whoever owns its pages: it does not reach itself through the fabric. */
+/* Of the four pages of a process, this window shows three. */
+#define SHOWN		3
+
+static void expect_aliases(struct kunit *test, struct hmm_kunit *hk,
+			   struct hmm_range *range, int shown)
+{
+	int i;
+
+	KUNIT_EXPECT_EQ(test, 0, hmm_kunit_walk(hk, range, HMM_KUNIT_PAGES));
+	for (i = 0; i < HMM_KUNIT_PAGES; i++)
+		KUNIT_EXPECT_EQ(test,
+				i < shown ? (WINDOW_PFN + HMM_KUNIT_PAGE(i)) |
+					    HMM_PFN_ALIAS | HMM_PFN_VALID |
+					    HMM_PFN_WRITE : 0,
+				hk->pfns[i]);
+}
+
+static bool is_not_revoked(struct hmm_kunit *hk)
+{
+	return !READ_ONCE(hk->pgmap.window.revoked);
+}
+
+static void test_window_is_revoked_and_restored(struct kunit *test)
+{
+	struct exporter *ex = exporter(test);
+	struct hmm_kunit *hk = hmm_kunit_alloc(test);
+	struct hmm_client cpu = {};
+	struct hmm_range range = { .client = &cpu };
+
+	hk->reachable = is_not_revoked;
+	hk->pgmap.window = window_of(ex);
+	hk->pgmap.window.nr_pages = HMM_KUNIT_PAGE(SHOWN) - 1;
+	hmm_kunit_start(test, hk);
+	expect_aliases(test, hk, &range, SHOWN);
+	KUNIT_EXPECT_EQ(test, 0, hk->invalidations);
+
+	hmm_window_revoke(&hk->pgmap);
+	KUNIT_EXPECT_EQ(test, SHOWN, hk->invalidations);
+	KUNIT_EXPECT_EQ(test, BIT(SHOWN) - 1, hk->invalidated);
+	KUNIT_EXPECT_EQ(test, (int)MMU_NOTIFY_REVOKE, (int)hk->event);
+	KUNIT_EXPECT_FALSE(test, hk->was_reachable);
+	KUNIT_EXPECT_TRUE(test, mmu_interval_read_retry(&hk->notifier,
+							range.notifier_seq));
+	expect_aliases(test, hk, &range, 0);
+
+	/* The owner still has the pages, and a fault tries to migrate them */
+	range.dev_private_owner = hk->pgmap.owner;
+	hmm_kunit_expect_private(test, hk, &range, true);
+	range.dev_private_owner = NULL;
+	range.default_flags = HMM_PFN_REQ_FAULT;
+	KUNIT_EXPECT_EQ(test, -EFAULT, hmm_kunit_walk(hk, &range, SHOWN));
+	KUNIT_EXPECT_EQ(test, 1, hk->migrations);
+	range.default_flags = 0;
+
+	hmm_window_restore(&hk->pgmap);
+	expect_aliases(test, hk, &range, SHOWN);
+	range.default_flags = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
+	KUNIT_EXPECT_EQ(test, 0, hmm_kunit_walk(hk, &range, SHOWN));
+	KUNIT_EXPECT_EQ(test, 1, hk->migrations);
+	KUNIT_EXPECT_EQ(test, SHOWN, hk->invalidations);
+
+	hmm_window_revoke(&hk->pgmap);
+	KUNIT_EXPECT_EQ(test, 2 * SHOWN, hk->invalidations);
+
+	hmm_kunit_exit();
+}
+
+/* Through the fabric a device does not reach itself. */
 static void test_device_is_not_its_own_peer(struct kunit *test)
 {
-	struct exporter *ex = exporter(test, BAR_START);
-	struct hmm_client client = {};
-	struct pci_dev *pdev = NULL;
-	unsigned long pfn;
+	struct exporter *ex = exporter(test);
 	int bar;
+	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct hmm_client client = { .dma_dev = &pdev->dev };
 
-	for_each_pci_dev(pdev)
-		if (rcu_access_pointer(pdev->p2pdma))
-			break;
-	if (!pdev)
-		kunit_skip(test, "no PCI device is an exporter");
-
-	for (bar = 0; bar < PCI_STD_NUM_BARS; bar++)
-		if (pci_resource_len(pdev, bar) >= PAGE_SIZE &&
-		    pcim_p2pdma_provider(pdev, bar))
-			break;
-	KUNIT_ASSERT_LT(test, bar, PCI_STD_NUM_BARS);
-
-	/* Its driver may have a window there: ours is known to nobody */
-	client.dma_dev = &pdev->dev;
-	ex->window.provider = pcim_p2pdma_provider(pdev, bar);
-	ex->window.phys = pci_resource_start(pdev, bar);
-	ex->window.nr_pages = 1;
-	rcu_assign_pointer(ex->pgmap.window, &ex->window);
+	KUNIT_EXPECT_EQ(test, PCI_P2PDMA_MAP_NOT_SUPPORTED,
+			pci_p2pdma_range_map_type(provider_of(pdev, bar),
+						  &pdev->dev,
+						  pci_resource_start(pdev, bar),
+						  PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, 0,
+			hmm_window_set(&ex->pgmap, pdev, bar, 0, PAGE_SIZE));
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_UNREACHABLE,
-			find(ex, &client, VRAM_PFN + SKIP_VRAM, 1, &pfn));
-	pci_dev_put(pdev);
+			find(ex, &client, VRAM_PFN).route);
 }
 
-/* An address is mapped by its own BAR, whichever the one before was in. */
+static void test_provider_is_found_by_address(struct kunit *test)
+{
+	int bar;
+	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct p2pdma_provider *provider = provider_of(pdev, bar);
+	phys_addr_t start = pci_resource_start(pdev, bar);
+	phys_addr_t end = pci_resource_end(pdev, bar);
+
+	KUNIT_EXPECT_PTR_EQ(test, provider, pci_p2pdma_find_provider(start));
+	KUNIT_EXPECT_PTR_EQ(test, provider, pci_p2pdma_find_provider(end));
+	KUNIT_EXPECT_PTR_NE(test, provider, pci_p2pdma_find_provider(start - 1));
+	KUNIT_EXPECT_PTR_NE(test, provider, pci_p2pdma_find_provider(end + 1));
+	KUNIT_EXPECT_NULL(test, pci_p2pdma_find_provider(BAR_START));
+}
+
+/* The page at @phys is in the BAR of @provider, or in none if that is NULL. */
+static void expect_map(struct kunit *test, struct p2pdma_provider *provider,
+		       phys_addr_t bar, phys_addr_t phys)
+{
+	unsigned long pfn = PHYS_PFN(phys) | HMM_PFN_VALID | HMM_PFN_ALIAS;
+	struct iosys_map expected = {}, map;
+	int err = -EFAULT;
+
+	if (provider && !iosys_map_is_null(&provider->map)) {
+		expected = provider->map;
+		iosys_map_incr(&expected, phys - bar);
+		err = 0;
+	}
+
+	iosys_map_set_vaddr(&map, test);
+	KUNIT_EXPECT_EQ(test, err, hmm_pfn_map_local(pfn, &map));
+	KUNIT_EXPECT_TRUE_MSG(test, iosys_map_is_equal(&expected, &map),
+			      "%pa in the BAR at %pa", &phys, &bar);
+	if (!err)
+		hmm_pfn_unmap_local(pfn, &map, false);
+}
+
+static void test_alias_is_mapped_for_the_cpu(struct kunit *test)
+{
+	int bar;
+	struct pci_dev *pdev = find_bar(test, &bar, true);
+	struct p2pdma_provider *provider = provider_of(pdev, bar), *next_to_it;
+	phys_addr_t start = pci_resource_start(pdev, bar);
+	phys_addr_t after = pci_resource_end(pdev, bar) + 1;
+	phys_addr_t before = start - PAGE_SIZE;
+
+	expect_map(test, provider, start, start);
+	expect_map(test, provider, start, after - PAGE_SIZE);
+	expect_map(test, NULL, 0, BAR_START);
+
+	/* Other BARs may be next to this one */
+	next_to_it = pci_p2pdma_find_provider(before);
+	expect_map(test, next_to_it,
+		   next_to_it ? next_to_it->range.start : 0, before);
+	expect_map(test, pci_p2pdma_find_provider(after), after, after);
+}
+
+/* An alias for which there is no route gets no address. */
+static void test_alias_is_not_mapped_for_dma(struct kunit *test)
+{
+	struct device *dev = client_device(test);
+	int i, bar;
+	struct pci_dev *pdev = find_bar(test, &bar, false);
+	unsigned long pfn = PHYS_PFN(pci_resource_start(pdev, bar));
+	unsigned long pfns[] = {
+		/* The client is no PCI device */
+		pfn | HMM_PFN_VALID | HMM_PFN_ALIAS,
+		/* This is not an alias */
+		pfn | HMM_PFN_VALID,
+		/* This is in no BAR */
+		WINDOW_PFN | HMM_PFN_VALID | HMM_PFN_ALIAS,
+	};
+	enum pci_p2pdma_map_type type;
+
+	for (i = 0; i < ARRAY_SIZE(pfns); i++) {
+		type = PCI_P2PDMA_MAP_BUS_ADDR;
+		KUNIT_EXPECT_EQ(test, DMA_MAPPING_ERROR,
+				hmm_alias_dma_map(dev, pfns[i], PAGE_SIZE,
+						  DMA_BIDIRECTIONAL, &type));
+		KUNIT_EXPECT_EQ(test, PCI_P2PDMA_MAP_NOT_SUPPORTED, type);
+	}
+}
+
+/* How the last alias was mapped says nothing about other BARs. */
 static void test_map_state_is_of_one_bar(struct kunit *test)
 {
-	struct exporter *ex = exporter(test, BAR_START);
-	struct exporter *other = exporter(test, 2 * BAR_START);
-	struct device *dev = kunit_device_register(test, "hmm_p2pdma_kunit");
-	unsigned long pfns[2] = {
-		WINDOW_PFN | HMM_PFN_VALID | HMM_PFN_ALIAS,
-		(WINDOW_PFN + PHYS_PFN(BAR_START)) | HMM_PFN_VALID | HMM_PFN_ALIAS,
+	static const struct {
+		long page;
+		bool inside;
+	} entries[] = {
+		{ 0, true },
+		{ 1, true },
+		{ BAR_PAGES - 1, true },
+		{ -1, false },
+		{ BAR_PAGES, false },
 	};
-	struct hmm_dma_map map = { .pfn_list = pfns, .dma_entry_size = PAGE_SIZE };
-	struct pci_p2pdma_map_state state = {
-		.mem = &ex->provider, .map = PCI_P2PDMA_MAP_BUS_ADDR,
-	};
+	struct exporter *ex = exporter(test);
+	struct device *dev = client_device(test);
+	int i;
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(dev));
-	KUNIT_ASSERT_EQ(test, 0, hmm_window_register(&ex->pgmap, &ex->window));
-	KUNIT_ASSERT_EQ(test, 0, hmm_window_register(&other->pgmap, &other->window));
+	for (i = 0; i < ARRAY_SIZE(entries); i++) {
+		phys_addr_t phys = BAR_START + entries[i].page * PAGE_SIZE;
+		unsigned long pfn = PHYS_PFN(phys) | HMM_PFN_VALID | HMM_PFN_ALIAS;
+		struct hmm_dma_map map = {
+			.pfn_list = &pfn, .dma_entry_size = PAGE_SIZE,
+		};
+		struct pci_p2pdma_map_state state = {
+			.mem = &ex->provider, .map = PCI_P2PDMA_MAP_BUS_ADDR,
+		};
+		bool inside = entries[i].inside;
 
-	KUNIT_EXPECT_EQ(test, PFN_PHYS(WINDOW_PFN) + SZ_1T,
-			hmm_dma_map_pfn(dev, &map, 0, &state));
-	KUNIT_EXPECT_TRUE(test, pfns[0] & HMM_PFN_DMA_MAPPED);
-
-	/* Not reachable, as nobody has made it a provider */
-	KUNIT_EXPECT_EQ(test, DMA_MAPPING_ERROR,
-			hmm_dma_map_pfn(dev, &map, 1, &state));
-	KUNIT_EXPECT_FALSE(test, pfns[1] & HMM_PFN_DMA_MAPPED);
-
-	KUNIT_EXPECT_TRUE(test, hmm_dma_unmap_pfn(dev, &map, 0));
-	KUNIT_EXPECT_FALSE(test, hmm_dma_unmap_pfn(dev, &map, 1));
-	hmm_window_unregister(&ex->pgmap);
-	hmm_window_unregister(&other->pgmap);
+		KUNIT_EXPECT_EQ(test, inside ? phys + SZ_1T : DMA_MAPPING_ERROR,
+				hmm_dma_map_pfn(dev, &map, 0, &state));
+		KUNIT_EXPECT_PTR_EQ(test, inside ? &ex->provider : NULL,
+				    state.mem);
+		KUNIT_EXPECT_EQ(test, inside, !!(pfn & HMM_PFN_DMA_MAPPED));
+		KUNIT_EXPECT_EQ(test, inside, hmm_dma_unmap_pfn(dev, &map, 0));
+	}
 }
 
-/* Whichever way traffic goes by now: it is unmapped as it was mapped. */
+/* An entry is unmapped as it was mapped, even if the route has changed. */
 static void test_mapped_stays_as_it_is(struct kunit *test)
 {
-	struct exporter *ex = exporter(test, BAR_START);
-	struct device *dev = kunit_device_register(test, "hmm_p2pdma_kunit");
+	static const enum pci_p2pdma_map_type types[] = {
+		PCI_P2PDMA_MAP_BUS_ADDR,
+		PCI_P2PDMA_MAP_THRU_HOST_BRIDGE,
+		PCI_P2PDMA_MAP_NOT_SUPPORTED,
+	};
+	struct exporter *ex = exporter(test);
+	struct device *dev = client_device(test);
 	unsigned long pfn = WINDOW_PFN | HMM_PFN_VALID | HMM_PFN_ALIAS;
 	struct hmm_dma_map map = { .pfn_list = &pfn, .dma_entry_size = PAGE_SIZE };
-	struct pci_p2pdma_map_state state = {
-		.mem = &ex->provider, .map = PCI_P2PDMA_MAP_BUS_ADDR,
-	};
+	struct pci_p2pdma_map_state state = { .mem = &ex->provider };
+	int i;
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(dev));
-	KUNIT_ASSERT_EQ(test, 0, hmm_window_register(&ex->pgmap, &ex->window));
-
-	KUNIT_EXPECT_EQ(test, PFN_PHYS(WINDOW_PFN) + SZ_1T,
-			hmm_dma_map_pfn(dev, &map, 0, &state));
-	state.map = PCI_P2PDMA_MAP_THRU_HOST_BRIDGE;
-	KUNIT_EXPECT_EQ(test, PFN_PHYS(WINDOW_PFN) + SZ_1T,
-			hmm_dma_map_pfn(dev, &map, 0, &state));
-	/* No way at all: a neighbour that is mapped again finds it none the less */
-	state.map = PCI_P2PDMA_MAP_NOT_SUPPORTED;
-	KUNIT_EXPECT_EQ(test, PFN_PHYS(WINDOW_PFN) + SZ_1T,
-			hmm_dma_map_pfn(dev, &map, 0, &state));
-	KUNIT_EXPECT_TRUE(test, pfn & HMM_PFN_P2PDMA_BUS);
-	KUNIT_EXPECT_FALSE(test, pfn & HMM_PFN_P2PDMA);
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		state.map = types[i];
+		KUNIT_EXPECT_EQ(test, PFN_PHYS(WINDOW_PFN) + SZ_1T,
+				hmm_dma_map_pfn(dev, &map, 0, &state));
+		KUNIT_EXPECT_TRUE(test, pfn & HMM_PFN_DMA_MAPPED);
+		KUNIT_EXPECT_TRUE(test, pfn & HMM_PFN_P2PDMA_BUS);
+		KUNIT_EXPECT_FALSE(test, pfn & HMM_PFN_P2PDMA);
+	}
 
 	KUNIT_EXPECT_TRUE(test, hmm_dma_unmap_pfn(dev, &map, 0));
+	KUNIT_EXPECT_EQ(test, WINDOW_PFN | HMM_PFN_VALID | HMM_PFN_ALIAS, pfn);
 	KUNIT_EXPECT_FALSE(test, hmm_dma_unmap_pfn(dev, &map, 0));
-	hmm_window_unregister(&ex->pgmap);
 }
 
-/* What dma_map_phys() would refuse is refused, and no more. */
+/* dma_can_map_mmio() refuses what dma_map_phys() refuses, and no more. */
 static void test_mmio_that_can_be_mapped(struct kunit *test)
 {
-	struct device *dev = kunit_device_register(test, "hmm_p2pdma_kunit");
+	struct device *dev = client_device(test);
 	static const struct bus_dma_region regions[] = {
 		{ .cpu_start = BAR_START, .dma_start = SZ_1G, .size = SZ_1M },
 		{ .cpu_start = BAR_START + SZ_1M, .dma_start = SZ_2G, .size = SZ_1M },
@@ -380,7 +594,6 @@ static void test_mmio_that_can_be_mapped(struct kunit *test)
 	struct io_tlb_mem *tlb;
 	u64 mask = DMA_BIT_MASK(64);
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(dev));
 	tlb = kunit_kzalloc(test, sizeof(*tlb), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, tlb);
 
@@ -400,7 +613,7 @@ static void test_mmio_that_can_be_mapped(struct kunit *test)
 	dev->bus_dma_limit--;
 	KUNIT_EXPECT_FALSE(test, dma_can_map_mmio(dev, BAR_START, SZ_1M));
 
-	/* The bus has other addresses, lower than its limit, but not for all */
+	/* Addresses on the bus are below its limit, but some have none */
 	dev->dma_range_map = regions;
 	KUNIT_EXPECT_TRUE(test, dma_can_map_mmio(dev, BAR_START, SZ_1M));
 	KUNIT_EXPECT_FALSE(test, dma_can_map_mmio(dev, BAR_START, SZ_2M));
@@ -419,12 +632,16 @@ static void test_mmio_that_can_be_mapped(struct kunit *test)
 
 static struct kunit_case hmm_p2pdma_cases[] = {
 	KUNIT_CASE(test_window_is_in_the_bar),
-	KUNIT_CASE(test_window_is_of_private_memory_and_a_bar),
-	KUNIT_CASE(test_windows_are_apart),
+	KUNIT_CASE(test_window_is_of_private_memory),
+	KUNIT_CASE(test_window_is_of_a_provider),
 	KUNIT_CASE(test_each_page_has_its_place),
-	KUNIT_CASE(test_callback_finds_pages),
+	KUNIT_CASE(test_run_is_all_inside),
 	KUNIT_CASE(test_reasons),
+	KUNIT_CASE(test_window_is_revoked_and_restored),
 	KUNIT_CASE(test_device_is_not_its_own_peer),
+	KUNIT_CASE(test_provider_is_found_by_address),
+	KUNIT_CASE(test_alias_is_mapped_for_the_cpu),
+	KUNIT_CASE(test_alias_is_not_mapped_for_dma),
 	KUNIT_CASE(test_map_state_is_of_one_bar),
 	KUNIT_CASE(test_mapped_stays_as_it_is),
 	KUNIT_CASE(test_mmio_that_can_be_mapped),

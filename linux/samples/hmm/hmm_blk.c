@@ -43,6 +43,9 @@
 #define CHUNK_SIZE	SZ_2M
 #define CHUNK_PAGES	(CHUNK_SIZE >> PAGE_SHIFT)
 
+/* How often memory may change during a walk before O_DIRECT transfers it */
+#define MAX_TRIES	64
+
 /**
  * struct blk_job - one request of user space
  * @notifier: is called when the memory changes
@@ -55,6 +58,7 @@
  * @chunk: size of a chunk in bytes
  * @file: the disk, or a partition
  * @client: the disk, for HMM; without a DMA device if O_DIRECT does all I/O
+ * @no_pages: an exporter has no struct pages: its memory has to migrate
  * @opf: operation and flags
  */
 struct blk_job {
@@ -67,6 +71,7 @@ struct blk_job {
 	size_t chunk;
 	struct file *file;
 	struct hmm_client client;
+	bool no_pages;
 	blk_opf_t opf;
 };
 
@@ -96,7 +101,7 @@ static bool job_invalidate(struct mmu_interval_notifier *notifier,
 	/*
 	 * Reclaim and compaction want folios of system memory. The range of a
 	 * large folio can include device memory that is now mapped between its
-	 * pages.
+	 * pages. Neither migrates device memory, nor revokes a window.
 	 */
 	if (current->flags & PF_MEMALLOC ||
 	    !job_is_busy(job, range->start, range->end))
@@ -129,7 +134,7 @@ static int job_walk(struct blk_job *job, unsigned long addr, size_t size,
 		.hmm_pfns = job->pfns,
 		.default_flags = HMM_PFN_REQ_FAULT |
 				 (job_reads(job) ? HMM_PFN_REQ_WRITE : 0),
-		.client = &job->client,
+		.client = job->no_pages ? NULL : &job->client,
 	};
 	int err;
 
@@ -158,6 +163,16 @@ static ssize_t job_do_pinned(struct blk_job *job, unsigned long addr,
 	iocb.ki_pos = pos;
 	return job_reads(job) ? job->file->f_op->read_iter(&iocb, &iter) :
 				job->file->f_op->write_iter(&iocb, &iter);
+}
+
+/* The block layer wants pages. NULL: the exporter has made none. */
+static struct page *alias_to_page(unsigned long hmm_pfn)
+{
+	unsigned long pfn = PHYS_PFN(hmm_pfn_to_phys(hmm_pfn));
+
+	if (!pfn_valid(pfn) || !is_pci_p2pdma_page(pfn_to_page(pfn)))
+		return NULL;
+	return pfn_to_page(pfn);
 }
 
 /*
@@ -193,11 +208,21 @@ static ssize_t job_do_in_place(struct blk_job *job, const unsigned long *pfns,
 
 	for (; done < size; done += len) {
 		unsigned int offset = offset_in_page(addr + done);
+		struct page *page = alias_to_page(*pfns++);
 
+		if (!page) {
+			job->no_pages = true;
+			break;
+		}
 		len = min(size - done, PAGE_SIZE - offset);
 		/* The bio is full, or has memory of another kind */
-		if (bio_add_page(bio, hmm_pfn_to_page(*pfns++), len, offset) != len)
+		if (bio_add_page(bio, page, len, offset) != len)
 			break;
+	}
+	if (!done) {
+		spin_unlock(&job->lock);
+		bio_put(bio);
+		return -EAGAIN;
 	}
 	job->busy_start = addr;
 	job->busy_end = addr + done;
@@ -293,11 +318,10 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	struct blk_job job = {
 		.file = file,
 		.opf = write ? REQ_OP_WRITE | REQ_SYNC | REQ_IDLE : REQ_OP_READ,
-		.client.need_pages = true,
 		.chunk = CHUNK_SIZE,
 	};
 	struct device *dma_dev;
-	int err;
+	int err, tries = 0;
 
 	/* A disk that is being removed loses its size first */
 	if (!disk_live(bdev->bd_disk) || !capacity)
@@ -345,16 +369,18 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 
 	while (args->done < size) {
 		unsigned long at = addr + args->done;
+		size_t len = min(size - args->done,
+				 job.chunk - offset_in_page(at));
 		ssize_t ret;
 
 		try_to_freeze();
 		ret = fatal_signal_pending(current) ? -EINTR :
-		      job_do_chunk(&job, at,
-				   min(size - args->done,
-				       job.chunk - offset_in_page(at)),
-				   pos + args->done);
-		if (ret == -EAGAIN)
+		      job_do_chunk(&job, at, len, pos + args->done);
+		if (ret == -EAGAIN && ++tries < MAX_TRIES)
 			continue;
+		if (ret == -EAGAIN)
+			ret = job_do_pinned(&job, at, len, pos + args->done);
+		tries = 0;
 		if (ret <= 0) {
 			/* A disk that is being removed has lost its size */
 			err = bdev_nr_bytes(bdev) ? ret : -ENODEV;

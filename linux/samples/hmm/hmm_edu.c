@@ -281,9 +281,10 @@ err_destroy:
 
 static void mirror_fini(struct edu_mirror *mirror)
 {
-	mmu_interval_notifier_remove(&mirror->notifier);
+	/* Until then an exporter may wait for the end of mappings */
 	scoped_guard(mutex, &mirror->edu->lock)
 		mirror_detach(mirror);
+	mmu_interval_notifier_remove(&mirror->notifier);
 	mutex_destroy(&mirror->lock);
 }
 

@@ -13,25 +13,23 @@ TRACE_DEFINE_ENUM(HMM_ROUTE_BUS);
 TRACE_DEFINE_ENUM(HMM_ROUTE_HOST_BRIDGE);
 TRACE_DEFINE_ENUM(HMM_FALLBACK_NO_WINDOW);
 TRACE_DEFINE_ENUM(HMM_FALLBACK_OUTSIDE_WINDOW);
-TRACE_DEFINE_ENUM(HMM_FALLBACK_CALLBACK);
 TRACE_DEFINE_ENUM(HMM_FALLBACK_UNREACHABLE);
+TRACE_DEFINE_ENUM(HMM_FALLBACK_REVOKED);
 TRACE_DEFINE_ENUM(HMM_FALLBACK_READONLY);
-TRACE_DEFINE_ENUM(HMM_FALLBACK_NO_PAGES);
 
-#define show_hmm_route(route)				\
-	__print_symbolic(route,				\
-		{ HMM_ROUTE_CPU,	 "cpu" },	\
-		{ HMM_ROUTE_BUS,	 "bus" },	\
-		{ HMM_ROUTE_HOST_BRIDGE, "host_bridge" })
+#define show_hmm_route(route)						\
+	__print_symbolic(route,						\
+		{ HMM_ROUTE_CPU,		"cpu" },		\
+		{ HMM_ROUTE_BUS,		"bus" },		\
+		{ HMM_ROUTE_HOST_BRIDGE,	"host_bridge" })
 
-#define show_hmm_fallback(reason)				\
-	__print_symbolic(reason,				\
-		{ HMM_FALLBACK_NO_WINDOW,	"no_window" },	\
-		{ HMM_FALLBACK_OUTSIDE_WINDOW,	"outside_window" }, \
-		{ HMM_FALLBACK_CALLBACK,	"callback" },	\
-		{ HMM_FALLBACK_UNREACHABLE,	"unreachable" }, \
-		{ HMM_FALLBACK_READONLY,	"readonly" },	\
-		{ HMM_FALLBACK_NO_PAGES,	"no_pages" })
+#define show_hmm_fallback(reason)					\
+	__print_symbolic(reason,					\
+		{ HMM_FALLBACK_NO_WINDOW,	"no_window" },		\
+		{ HMM_FALLBACK_OUTSIDE_WINDOW,	"outside_window" },	\
+		{ HMM_FALLBACK_UNREACHABLE,	"unreachable" },	\
+		{ HMM_FALLBACK_REVOKED,		"revoked" },		\
+		{ HMM_FALLBACK_READONLY,	"readonly" })
 
 TRACE_EVENT(hmm_alias,
 

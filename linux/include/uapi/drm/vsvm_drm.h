@@ -123,8 +123,6 @@ struct drm_vsvm_op {
 	__u64 result;
 };
 
-#define DRM_VSVM_PREFER_PCI	(1 << 0)
-
 /**
  * struct drm_vsvm_residency - where the pages of a range are
  * @addr: start, page aligned
@@ -132,13 +130,10 @@ struct drm_vsvm_op {
  * @vram: out: pages in this device's memory
  * @huge: out: pages of @vram and @peer that are mapped by huge page table
  *	entries
- * @flags: zero, or DRM_VSVM_PREFER_PCI to count pages that this device reaches
- *	both over a link and over the PCI bus as @peer
- * @pad: zero
  * @linked: out: pages in another device's memory that this device reaches over
  *	a private link
  * @peer: out: pages in another device's memory that this device reaches over
- *	the PCI bus
+ *	the PCI bus, but not over a link
  * @ram: out: pages in system memory
  * @none: out: all other pages: unmapped, not populated, swapped out, or in the
  *	memory of a device that this device cannot reach
@@ -148,8 +143,6 @@ struct drm_vsvm_op {
 struct drm_vsvm_residency {
 	__u64 addr;
 	__u64 size;
-	__u32 flags;
-	__u32 pad;
 	__u64 vram;
 	__u64 huge;
 	__u64 linked;

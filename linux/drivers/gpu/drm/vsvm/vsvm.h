@@ -10,6 +10,7 @@
 #include <linux/memremap.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include <drm/drm_device.h>
@@ -28,11 +29,29 @@ struct pci_dev;
 #define VSVM_PROTO_LINK		(DRM_INTERCONNECT_DRIVER + 1)
 
 /**
+ * struct vsvm_gate - keeps accesses to VRAM out while a GPU is reset
+ * @lock: protects @users and @closed
+ * @wait: woken when @users or @closed becomes zero
+ * @users: accesses that are going on
+ * @closed: resets that are going on
+ */
+struct vsvm_gate {
+	spinlock_t lock; /* see above */
+	wait_queue_head_t wait;
+	unsigned int users;
+	unsigned int closed;
+};
+
+/* Of the engines of all GPUs: they access each other's VRAM */
+extern struct vsvm_gate vsvm_engines;
+
+/**
  * struct vsvm_device - a GPU
  * @drm: base
  * @pdev: the PCI function
  * @vram: kernel mapping of BAR 2, through which the engines access VRAM
  * @vram_size: length of BAR 2 in bytes
+ * @copies: of the copies from and to @vram
  * @window_size: size of the part of VRAM that peers may reach, in bytes
  * @p2p_pool: all memory of the P2PDMA pages, or NULL if there are none
  * @p2p_pool_size: length of @p2p_pool in bytes
@@ -56,7 +75,6 @@ struct pci_dev;
  * @bos: allocations in use, the latest first
  * @closed: new allocations fail
  * @lost: the contents of VRAM are gone
- * @lose_pfns: preallocated PFN arrays for vsvm_vram_lose()
  * @bo_free: allocations that are no longer in use
  * @bo_free_work: frees @bo_free, because the last reference on an allocation
  *	may be dropped in any context
@@ -70,6 +88,7 @@ struct vsvm_device {
 
 	void *vram;
 	u64 vram_size;
+	struct vsvm_gate copies;
 	u64 window_size;
 	void *p2p_pool;
 	u64 p2p_pool_size;
@@ -94,7 +113,6 @@ struct vsvm_device {
 	struct list_head bos;
 	bool closed;
 	bool lost;
-	unsigned long *lose_pfns;
 	struct llist_head bo_free;
 	struct work_struct bo_free_work;
 
@@ -116,12 +134,10 @@ struct vsvm_device {
  * @nr_idle: length of @idle
  * @revoked: the GPU gets no more mappings
  * @link: in &vsvm_device.files
- * @peers: the process as a user of &vsvm_device.peers
  */
 struct vsvm_file {
 	struct vsvm_device *vdev;
 	struct drm_gpusvm svm;
-	struct hmm_peers_user peers;
 	struct mutex lock; /* see above */
 	spinlock_t ranges_lock; /* see above */
 	struct list_head ranges;
@@ -136,6 +152,15 @@ static inline struct vsvm_device *to_vsvm(struct drm_device *drm)
 {
 	return container_of(drm, struct vsvm_device, drm);
 }
+
+/* vsvm_gate.c */
+void vsvm_gate_init(struct vsvm_gate *gate);
+void vsvm_gate_enter(struct vsvm_gate *gate);
+bool vsvm_gate_try_enter(struct vsvm_gate *gate);
+void vsvm_gate_leave(struct vsvm_gate *gate);
+void vsvm_gate_wait(struct vsvm_gate *gate);
+void vsvm_gate_close(struct vsvm_gate *gate);
+void vsvm_gate_open(struct vsvm_gate *gate);
 
 /* vsvm_link.c */
 int vsvm_link_init(struct vsvm_device *vdev);
@@ -161,7 +186,7 @@ int vsvm_residency_ioctl(struct drm_device *drm, void *data,
 /* vsvm_vram.c */
 int vsvm_vram_init(struct vsvm_device *vdev);
 void vsvm_vram_make_way(struct vsvm_device *vdev, const struct mm_struct *mm);
-int vsvm_vram_evict(struct vsvm_device *vdev);
+int vsvm_vram_evict(struct vsvm_device *vdev, bool patient);
 void vsvm_vram_close(struct vsvm_device *vdev);
 bool vsvm_vram_is_there(struct vsvm_device *vdev);
 void vsvm_vram_lose(struct vsvm_device *vdev);

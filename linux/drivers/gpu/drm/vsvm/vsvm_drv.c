@@ -11,10 +11,12 @@
  * - vsvm_drv.c: probe and removal, open files
  * - vsvm_vram.c: the exporter: VRAM, its pages, its window, migration
  * - vsvm_link.c: private links between GPUs
+ * - vsvm_gate.c: what keeps accesses to VRAM out during a reset
  * - vsvm_svm.c: GPU page faults, and the operations that a process requests
  */
 #include <linux/capability.h>
 #include <linux/dma-mapping.h>
+#include <linux/hmm_p2pdma.h>
 #include <linux/io.h>
 #include <linux/module.h>
 #include <linux/pci.h>
@@ -91,8 +93,6 @@ static int vsvm_open(struct drm_device *drm, struct drm_file *file)
 	if (err)
 		goto err_put;
 
-	hmm_peers_attach(&vdev->peers, &vfile->peers, current->mm);
-
 	mutex_lock(&vdev->files_lock);
 	list_add(&vfile->link, &vdev->files);
 	mutex_unlock(&vdev->files_lock);
@@ -120,7 +120,6 @@ static void vsvm_postclose(struct drm_device *drm, struct drm_file *file)
 	list_del(&vfile->link);
 	mutex_unlock(&vdev->files_lock);
 
-	hmm_peers_detach(&vfile->peers);
 	drm_pagemap_put(&vdev->dpagemap);
 	mutex_destroy(&vfile->lock);
 	kfree(vfile);
@@ -150,6 +149,38 @@ static const struct drm_driver vsvm_driver = {
 	.major			= 1,
 	.minor			= 0,
 };
+
+/*
+ * No ioctl starts after drm_dev_unplug(). An ioctl that waits for a page fault
+ * finds its file revoked when the fault is over. Processes keep their files and
+ * their data: VRAM migrates back to system memory, which also invalidates the
+ * entries of importers. If it cannot migrate, for example because the device
+ * has been pulled, the data is lost, and a process that touches it gets SIGBUS.
+ * Devres releases the BAR last.
+ */
+static void vsvm_stop(struct vsvm_device *vdev)
+{
+	struct vsvm_file *vfile;
+	int err = -EIO;
+
+	vsvm_vram_close(vdev);
+
+	mutex_lock(&vdev->files_lock);
+	list_for_each_entry(vfile, &vdev->files, link)
+		vsvm_svm_revoke(vfile);
+	mutex_unlock(&vdev->files_lock);
+
+	if (vsvm_vram_is_there(vdev))
+		err = vsvm_vram_evict(vdev, true);
+	if (err) {
+		drm_warn(&vdev->drm, "memory of processes is lost (%pe)\n",
+			 ERR_PTR(err));
+		vsvm_vram_lose(vdev);
+	}
+	hmm_window_revoke(&vdev->pgmap);
+	vsvm_link_remove(vdev);
+	vsvm_vram_scrub(vdev);
+}
 
 static int vsvm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
@@ -203,69 +234,79 @@ static int vsvm_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 
 	err = vsvm_link_add(vdev);
 	if (err)
-		goto err_window;
+		return err;
 
+	/* If this fails, a process may have used the device already */
 	err = drm_dev_register(&vdev->drm, 0);
 	if (err)
-		goto err_link;
+		vsvm_stop(vdev);
 
-	return 0;
-
-err_link:
-	vsvm_link_remove(vdev);
-err_window:
-	drm_pagemap_window_remove(&vdev->dpagemap);
 	return err;
 }
 
-/*
- * No ioctl starts after drm_dev_unplug(). An ioctl that waits for a page fault
- * finds its file revoked when the fault is over. Processes keep their files and
- * their data: VRAM migrates back to system memory, which also invalidates the
- * entries of importers. If it cannot migrate, for example because the device
- * has been pulled, the data is lost, and a process that touches it gets SIGBUS.
- * Devres releases the BAR last.
- */
 static void vsvm_remove(struct pci_dev *pdev)
 {
 	struct vsvm_device *vdev = pci_get_drvdata(pdev);
-	struct vsvm_file *vfile;
-	int err;
 
 	drm_dev_unplug(&vdev->drm);
-	vsvm_vram_close(vdev);
-
-	mutex_lock(&vdev->files_lock);
-	list_for_each_entry(vfile, &vdev->files, link)
-		vsvm_svm_revoke(vfile);
-	mutex_unlock(&vdev->files_lock);
-
-	err = vsvm_vram_evict(vdev);
-	drm_pagemap_window_remove(&vdev->dpagemap);
-	vsvm_link_remove(vdev);
-	if (err) {
-		drm_warn(&vdev->drm, "memory of processes is lost (%pe)\n",
-			 ERR_PTR(err));
-		vsvm_vram_lose(vdev);
-	}
-	vsvm_vram_scrub(vdev);
+	vsvm_stop(vdev);
 }
 
 /*
  * VRAM may lose its contents during sleep. Processes are frozen, so none of
- * them can migrate memory to VRAM again.
+ * them can migrate memory to VRAM again. Threads of the kernel are not: peers
+ * lose their way to VRAM first.
  */
 static int vsvm_suspend(struct device *dev)
 {
-	return vsvm_vram_evict(dev_get_drvdata(dev));
+	struct vsvm_device *vdev = dev_get_drvdata(dev);
+	int err;
+
+	hmm_window_revoke(&vdev->pgmap);
+	err = vsvm_vram_evict(vdev, false);
+	if (err)
+		hmm_window_restore(&vdev->pgmap);
+	return err;
 }
 
 static int vsvm_resume(struct device *dev)
 {
+	struct vsvm_device *vdev = dev_get_drvdata(dev);
+
+	if (vsvm_vram_is_there(vdev))
+		hmm_window_restore(&vdev->pgmap);
 	return 0;
 }
 
 static DEFINE_SIMPLE_DEV_PM_OPS(vsvm_pm_ops, vsvm_suspend, vsvm_resume);
+
+/*
+ * The BAR does not answer during a reset, but VRAM keeps its contents. Peers
+ * lose their way to VRAM, and engines and copies wait until the reset is over.
+ */
+static void vsvm_reset_prepare(struct pci_dev *pdev)
+{
+	struct vsvm_device *vdev = pci_get_drvdata(pdev);
+
+	hmm_window_revoke(&vdev->pgmap);
+	vsvm_gate_close(&vsvm_engines);
+	vsvm_gate_close(&vdev->copies);
+}
+
+static void vsvm_reset_done(struct pci_dev *pdev)
+{
+	struct vsvm_device *vdev = pci_get_drvdata(pdev);
+
+	vsvm_gate_open(&vdev->copies);
+	vsvm_gate_open(&vsvm_engines);
+	if (vsvm_vram_is_there(vdev))
+		hmm_window_restore(&vdev->pgmap);
+}
+
+static const struct pci_error_handlers vsvm_err_handlers = {
+	.reset_prepare	= vsvm_reset_prepare,
+	.reset_done	= vsvm_reset_done,
+};
 
 /*
  * There is no ID table, and no device causes the module to be loaded: the
@@ -283,23 +324,21 @@ static struct pci_driver vsvm_pci_driver = {
 	.id_table	= NULL,
 	.probe		= vsvm_probe,
 	.remove		= vsvm_remove,
+	.err_handler	= &vsvm_err_handlers,
 	.driver.pm	= pm_sleep_ptr(&vsvm_pm_ops),
+};
+
+static const struct pci_device_id vsvm_all_ivshmem[] = {
+	{ PCI_DEVICE_SUB(PCI_VENDOR_ID_REDHAT_QUMRANET, 0x1110,
+			 PCI_SUBVENDOR_ID_REDHAT_QUMRANET, PCI_SUBDEVICE_ID_QEMU) },
+	{ }
 };
 
 static int __init vsvm_init(void)
 {
-	int err;
-
-	err = pci_register_driver(&vsvm_pci_driver);
-	if (err || !all_ivshmem)
-		return err;
-
-	err = pci_add_dynid(&vsvm_pci_driver, PCI_VENDOR_ID_REDHAT_QUMRANET,
-			    0x1110, PCI_SUBVENDOR_ID_REDHAT_QUMRANET,
-			    PCI_SUBDEVICE_ID_QEMU, 0, 0, 0);
-	if (err)
-		pci_unregister_driver(&vsvm_pci_driver);
-	return err;
+	if (all_ivshmem)
+		vsvm_pci_driver.id_table = vsvm_all_ivshmem;
+	return pci_register_driver(&vsvm_pci_driver);
 }
 module_init(vsvm_init);
 

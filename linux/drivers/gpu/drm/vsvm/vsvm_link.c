@@ -171,7 +171,7 @@ static void vsvm_link_fini(struct drm_device *drm, void *data)
  */
 int vsvm_link_init(struct vsvm_device *vdev)
 {
-	hmm_peers_init(&vdev->peers, vdev->drm.dev);
+	hmm_peers_init(&vdev->peers);
 	return drmm_add_action_or_reset(&vdev->drm, vsvm_link_fini, NULL);
 }
 

@@ -125,6 +125,11 @@ static void vsvm_invalidate(struct drm_gpusvm *svm,
 	struct drm_gpusvm_range *base = NULL;
 	unsigned long start, end;
 
+	/* The way of a GPU to its own VRAM stays */
+	if (mmu_range->event == MMU_NOTIFY_REVOKE &&
+	    mmu_range->owner == to_vfile(svm)->vdev)
+		return;
+
 	start = max(drm_gpusvm_notifier_start(notifier), mmu_range->start);
 	end = min(drm_gpusvm_notifier_end(notifier), mmu_range->end);
 
@@ -350,7 +355,7 @@ static int walk_piece(struct vsvm_file *vfile, struct pages_walk *walk,
 
 static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
 		      unsigned long size, unsigned long flags,
-		      bool prefer_alias, struct drm_vsvm_residency *where)
+		      struct drm_vsvm_residency *where)
 {
 	struct hmm_client client = { .dma_dev = vfile->vdev->drm.dev };
 	unsigned long end = addr + size, piece = SZ_2M;
@@ -364,9 +369,8 @@ static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
 
 	if (!(flags & HMM_PFN_REQ_FAULT)) {
 		range.dev_private_owner = vfile->vdev->pgmap.owner;
-		range.peers = &vfile->peers;
+		range.peers = &vfile->vdev->peers;
 		range.client = &client;
-		range.prefer_alias = prefer_alias;
 	}
 
 	mutex_init(&walk->lock);
@@ -423,8 +427,7 @@ static bool is_on_peers(struct vsvm_file *vfile, struct vsvm_range *range)
 	struct drm_vsvm_residency where = {};
 
 	return !walk_pages(vfile, drm_gpusvm_range_start(&range->base),
-			   drm_gpusvm_range_size(&range->base), 0, false,
-			   &where) &&
+			   drm_gpusvm_range_size(&range->base), 0, &where) &&
 	       where.peer + where.linked == range_npages(range);
 }
 
@@ -439,6 +442,7 @@ static void migrate_to_vram(struct vsvm_file *vfile, struct vsvm_range *range)
 		return;
 
 	do {
+		vsvm_gate_wait(&vdev->copies);
 		err = drm_pagemap_populate_mm(&vdev->dpagemap,
 					      drm_gpusvm_range_start(&range->base),
 					      drm_gpusvm_range_end(&range->base),
@@ -474,7 +478,7 @@ static struct vsvm_range *fault_range(struct vsvm_file *vfile,
 	struct vsvm_device *vdev = vfile->vdev;
 	struct drm_gpusvm_ctx ctx = {
 		.device_private_page_owner = vdev->pgmap.owner,
-		.peers = &vfile->peers,
+		.peers = &vdev->peers,
 		.read_only = !write,
 		.devmem_possible = chunk == VSVM_MAX_CHUNK,
 		.allow_mixed = true,
@@ -633,6 +637,7 @@ static long run_piece(struct vsvm_file *vfile, unsigned long addr,
 	struct vsvm_range *range;
 	long ret;
 
+	vsvm_gate_wait(&vsvm_engines);
 	if (drm_dev_is_unplugged(&vdev->drm))
 		return -ENODEV;
 	if (mutex_lock_killable(&vfile->lock))
@@ -652,9 +657,11 @@ static long run_piece(struct vsvm_file *vfile, unsigned long addr,
 
 	ret = -EAGAIN;
 	drm_gpusvm_notifier_lock(svm);
-	if (is_mapped(vfile, range, write)) {
+	if (is_mapped(vfile, range, write) &&
+	    vsvm_gate_try_enter(&vsvm_engines)) {
 		ret = run_engine(vfile, range, addr, end, engine, arg) ?:
 		      (long)(end - addr);
+		vsvm_gate_leave(&vsvm_engines);
 	}
 	drm_gpusvm_notifier_unlock(svm);
 out:
@@ -853,21 +860,16 @@ int vsvm_residency_ioctl(struct drm_device *drm, void *data,
 	struct drm_vsvm_residency *args = data, where = {};
 	int err;
 
-	if (args->pad || args->flags & ~DRM_VSVM_PREFER_PCI)
-		return -EINVAL;
-
 	err = check_range(vfile, args->addr, args->size, PAGE_SIZE);
 	if (err)
 		return err;
 
-	err = walk_pages(vfile, args->addr, args->size, 0,
-			 args->flags & DRM_VSVM_PREFER_PCI, &where);
+	err = walk_pages(vfile, args->addr, args->size, 0, &where);
 	if (err)
 		return err;
 
 	where.addr = args->addr;
 	where.size = args->size;
-	where.flags = args->flags;
 	*args = where;
 	return 0;
 }
@@ -913,7 +915,7 @@ int vsvm_prefetch_ioctl(struct drm_device *drm, void *data,
 
 	if (args->where == DRM_VSVM_TO_RAM) {
 		err = walk_pages(vfile, args->addr, args->size,
-				 HMM_PFN_REQ_FAULT, false, &where);
+				 HMM_PFN_REQ_FAULT, &where);
 	} else {
 		err = check_migratable(args->addr, args->addr + args->size);
 		if (!err)
@@ -921,7 +923,7 @@ int vsvm_prefetch_ioctl(struct drm_device *drm, void *data,
 				    engine_touch, NULL);
 		if (!err)
 			err = walk_pages(vfile, args->addr, args->size, 0,
-					 false, &where);
+					 &where);
 	}
 
 	args->pages = where.vram;

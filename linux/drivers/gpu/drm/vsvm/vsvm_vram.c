@@ -7,7 +7,7 @@
 #include <linux/dma-direct.h>
 #include <linux/error-injection.h>
 #include <linux/highmem.h>
-#include <linux/hmm_segment.h>
+#include <linux/hmm_p2pdma.h>
 #include <linux/iommu.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
@@ -38,14 +38,6 @@ MODULE_PARM_DESC(cpu_map, "declare the kernel mapping of the window (default: ye
 static bool p2p_pages;
 module_param(p2p_pages, bool, 0444);
 MODULE_PARM_DESC(p2p_pages, "have struct pages for the window, for importers that need them (default: no)");
-
-static bool use_callback;
-module_param(use_callback, bool, 0444);
-MODULE_PARM_DESC(use_callback, "find aliases by callback, not linearly (default: no)");
-
-static int callback_fault;
-module_param(callback_fault, int, 0644);
-MODULE_PARM_DESC(callback_fault, "what the callback does wrong: 0: nothing; an errno: fail with it; -1: answer outside of the window; -2: answer misaligned; -3: answer with the page before");
 
 /* The most that migrates at once, and the largest allocation. */
 #define VSVM_MAX_PAGES	(SZ_2M / PAGE_SIZE)
@@ -81,8 +73,13 @@ static void bo_free_work(struct work_struct *work)
 
 	mutex_lock(&vdev->lock);
 	llist_for_each_entry_safe(bo, next, llist_del_all(&vdev->bo_free), free) {
-		if (want_init_on_free() && !READ_ONCE(vdev->lost))
-			memset(vdev->vram + bo_offset(bo), 0, bo->devmem.size);
+		if (want_init_on_free()) {
+			vsvm_gate_enter(&vdev->copies);
+			if (!READ_ONCE(vdev->lost))
+				memset(vdev->vram + bo_offset(bo), 0,
+				       bo->devmem.size);
+			vsvm_gate_leave(&vdev->copies);
+		}
 		gpu_buddy_free_list(&vdev->buddy, &bo->blocks, 0);
 		kfree(bo);
 	}
@@ -224,6 +221,17 @@ bool vsvm_vram_is_there(struct vsvm_device *vdev)
 }
 
 /*
+ * VRAM is mapped write-combined, and writes to it are posted: a peer below the
+ * same switch could overtake them. A read waits for them.
+ */
+static bool vram_has_arrived(struct vsvm_device *vdev)
+{
+	wmb();
+	(void)READ_ONCE(*(u64 *)vdev->vram);
+	return vsvm_vram_is_there(vdev);
+}
+
+/*
  * An entry without a source was not populated: the process must see zeroes
  * there. All pages belong to one GPU, which is not unplugged during the copy.
  */
@@ -233,6 +241,7 @@ static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
 {
 	struct vsvm_device *vdev = NULL;
 	unsigned long i, nr;
+	unsigned long copied = 0;
 	int idx, err = 0;
 
 	for (i = 0; i < npages && !vdev; i++)
@@ -243,6 +252,11 @@ static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
 	if (!drm_dev_enter(&vdev->drm, &idx))
 		return -ENODEV;
 
+	/* Pages of another GPU may be locked: do not wait for a reset */
+	if (!vsvm_gate_try_enter(&vdev->copies)) {
+		drm_dev_exit(idx);
+		return -EBUSY;
+	}
 	for (i = 0; i < npages; i += nr) {
 		nr = 1;
 		if (!pages[i])
@@ -254,56 +268,94 @@ static int copy_to_devmem(struct page **pages, struct drm_pagemap_addr *addr,
 		else
 			memset(vdev->vram + page_to_vram(vdev, pages[i]), 0,
 			       nr << PAGE_SHIFT);
-		atomic64_add(nr, &vdev->pages_to_vram);
+		copied += nr;
 	}
-	/*
-	 * VRAM is mapped write-combined, and writes to it are posted: a peer
-	 * below the same switch could overtake them. A read waits for them.
-	 */
-	wmb();
-	(void)READ_ONCE(*(u64 *)vdev->vram);
-	if (!vsvm_vram_is_there(vdev))
+	if (vram_has_arrived(vdev))
+		atomic64_add(copied, &vdev->pages_to_vram);
+	else
 		err = -EIO;
+	vsvm_gate_leave(&vdev->copies);
 	drm_dev_exit(idx);
 
 	return err;
 }
 ALLOW_ERROR_INJECTION(copy_to_devmem, ERRNO);
 
-/* Copies to other GPUs over links, too. All source pages belong to one GPU. */
-static int copy_to_ram(struct page **pages, struct drm_pagemap_addr *addr,
-		       unsigned long npages,
-		       struct dma_fence *pre_migrate_fence)
+/* Copy to system memory, or over a link to @to. */
+static int copy_from_vram(struct vsvm_device *from, struct vsvm_device *to,
+			  struct page **pages, struct drm_pagemap_addr *addr,
+			  unsigned long npages)
 {
-	struct vsvm_device *vdev = NULL;
-	unsigned long i, nr;
-	int err = 0;
+	unsigned long i, nr, copied = 0;
 
-	vsvm_link_lock();
+	if (READ_ONCE(from->lost))
+		return -EIO;
+
 	for (i = 0; i < npages; i += nr) {
 		nr = 1;
 		if (!pages[i] || !addr[i].addr)
 			continue;
 
-		vdev = page_to_vsvm(pages[i]);
-		if (READ_ONCE(vdev->lost)) {
-			err = -EIO;
-			break;
-		}
-		if (addr[i].proto == VSVM_PROTO_LINK &&
-		    !vsvm_link_holds(vdev, (void *)(uintptr_t)addr[i].addr)) {
-			err = -EBUSY;
-			break;
-		}
 		nr = NR_PAGES(addr[i].order);
-		copy_folio(vdev, pages[i], &addr[i], false);
-		atomic64_add(nr, addr[i].proto == VSVM_PROTO_LINK ?
-				 &vdev->pages_to_peers : &vdev->pages_to_ram);
+		copy_folio(from, pages[i], &addr[i], false);
+		copied += nr;
 	}
-	vsvm_link_unlock();
+	if (!vsvm_vram_is_there(from) || (to && !vram_has_arrived(to)))
+		return -EIO;
 
-	if (vdev && !err && !vsvm_vram_is_there(vdev))
-		err = -EIO;
+	atomic64_add(copied, to ? &from->pages_to_peers : &from->pages_to_ram);
+	return 0;
+}
+
+/*
+ * The pages of both GPUs are locked: do not wait for the reset of one of them,
+ * which could wait for the pages of the other one.
+ */
+static int copy_over_link(struct vsvm_device *from, struct page **pages,
+			  struct drm_pagemap_addr *addr, unsigned long npages,
+			  const void *vram)
+{
+	struct vsvm_device *to;
+	int err = -EBUSY;
+
+	vsvm_link_lock();
+	to = vsvm_owner(vram);
+	if (!to || !vsvm_link_holds(from, vram) ||
+	    !vsvm_gate_try_enter(&from->copies))
+		goto out_unlock;
+	if (vsvm_gate_try_enter(&to->copies)) {
+		err = copy_from_vram(from, to, pages, addr, npages);
+		vsvm_gate_leave(&to->copies);
+	}
+	vsvm_gate_leave(&from->copies);
+out_unlock:
+	vsvm_link_unlock();
+	return err;
+}
+
+/* All source pages belong to one GPU. So do all destinations, if it is a link. */
+static int copy_to_ram(struct page **pages, struct drm_pagemap_addr *addr,
+		       unsigned long npages,
+		       struct dma_fence *pre_migrate_fence)
+{
+	struct vsvm_device *vdev;
+	unsigned long i;
+	int err;
+
+	for (i = 0; i < npages; i++)
+		if (pages[i] && addr[i].addr)
+			break;
+	if (i == npages)
+		return 0;
+
+	vdev = page_to_vsvm(pages[i]);
+	if (addr[i].proto == VSVM_PROTO_LINK)
+		return copy_over_link(vdev, pages, addr, npages,
+				      (void *)(uintptr_t)addr[i].addr);
+
+	vsvm_gate_enter(&vdev->copies);
+	err = copy_from_vram(vdev, NULL, pages, addr, npages);
+	vsvm_gate_leave(&vdev->copies);
 	return err;
 }
 ALLOW_ERROR_INJECTION(copy_to_ram, ERRNO);
@@ -492,31 +544,6 @@ static void vsvm_device_unmap(struct drm_pagemap *dpagemap, struct device *dev,
 {
 }
 
-static int vsvm_get_alias(struct drm_pagemap *dpagemap, struct page *page,
-			  unsigned long nr_pages, phys_addr_t *phys)
-{
-	struct vsvm_device *vdev = dpagemap_to_vsvm(dpagemap);
-	struct hmm_window *window = &dpagemap->window;
-
-	switch (READ_ONCE(callback_fault)) {
-	case 0:
-		*phys = window->phys + page_to_vram(vdev, page);
-		return 0;
-	case -1:
-		*phys = window->phys + PFN_PHYS(window->nr_pages);
-		return 0;
-	case -2:
-		*phys = window->phys + 1;
-		return 0;
-	case -3:
-		*phys = window->phys + page_to_vram(vdev, page) - PAGE_SIZE;
-		return 0;
-	default:
-		return -abs(callback_fault);
-	}
-}
-ALLOW_ERROR_INJECTION(vsvm_get_alias, ERRNO);
-
 /* The drm_pagemap is part of struct vsvm_device, and not freed here. */
 static void vsvm_pagemap_destroy(struct drm_pagemap *dpagemap,
 				 bool is_atomic_or_reclaim)
@@ -528,14 +555,6 @@ static const struct drm_pagemap_ops vsvm_pagemap_ops = {
 	.device_map	= vsvm_device_map,
 	.device_unmap	= vsvm_device_unmap,
 	.populate_mm	= vsvm_populate_mm,
-	.destroy	= vsvm_pagemap_destroy,
-};
-
-static const struct drm_pagemap_ops vsvm_pagemap_callback_ops = {
-	.device_map	= vsvm_device_map,
-	.device_unmap	= vsvm_device_unmap,
-	.populate_mm	= vsvm_populate_mm,
-	.get_alias	= vsvm_get_alias,
 	.destroy	= vsvm_pagemap_destroy,
 };
 
@@ -612,15 +631,17 @@ static struct vsvm_bo *bo_get_next(struct vsvm_device *vdev, bool *none)
 /**
  * vsvm_vram_evict() - migrate all of VRAM to system memory
  * @vdev: the GPU; nothing can migrate to it any more
+ * @patient: give a page that somebody has locked ten times as long
  *
  * Return: 0; -EIO if the device does not answer; or the error, such as -ENOMEM,
  * that has kept memory from migrating for a long time.
  */
-int vsvm_vram_evict(struct vsvm_device *vdev)
+int vsvm_vram_evict(struct vsvm_device *vdev, bool patient)
 {
-	int tries = VSVM_EVICT_TRIES, err = 0;
+	const int all = 10 * VSVM_EVICT_TRIES;
+	int tries = all, err = 0;
 
-	while (tries) {
+	while (tries > 0) {
 		struct vsvm_bo *bo;
 		bool none;
 
@@ -636,17 +657,17 @@ int vsvm_vram_evict(struct vsvm_device *vdev)
 		/* If it fails, another thread may be moving these pages. */
 		err = drm_pagemap_evict_to_ram(&bo->devmem);
 		if (!err)
-			tries = VSVM_EVICT_TRIES;
+			tries = all;
 		else if (!vsvm_vram_is_there(vdev))
 			tries = 0;
 		else if (!wait_for_completion_timeout(&bo->devmem.detached,
 						      msecs_to_jiffies(20)))
-			tries--;
+			tries -= err == -EBUSY && patient ? 1 : 10;
 		bo_put(bo);
 	}
 	flush_work(&vdev->bo_free_work);
 
-	return tries ? 0 : err;
+	return tries > 0 ? 0 : err;
 }
 
 /**
@@ -660,74 +681,17 @@ void vsvm_vram_close(struct vsvm_device *vdev)
 	spin_unlock_irq(&vdev->bo_lock);
 }
 
-/*
- * Remove those of @nr pages that are not @done yet from all page tables for a
- * moment. Returns true when all pages in use are done: pages that another
- * thread has locked must be tried again.
- */
-static bool revoke_pages(unsigned long first, unsigned long nr, unsigned long *done,
-			 unsigned long *src, unsigned long *dst)
-{
-	unsigned long i, n = 0, pages;
-
-	for_each_clear_bit(i, done, nr) {
-		src[n] = first + i;
-		dst[n++] = 0;
-	}
-	migrate_device_pfns(src, n);
-	for (i = 0, n = 0; i < nr; i += pages) {
-		struct folio *folio = page_folio(pfn_to_page(first + i));
-
-		pages = 1;
-		if (test_bit(i, done))
-			continue;
-		if (src[n] & MIGRATE_PFN_COMPOUND)
-			pages = folio_nr_pages(folio);
-		if (src[n] & MIGRATE_PFN_VALID || !folio_ref_count(folio))
-			bitmap_set(done, i, pages);
-		n += pages;
-	}
-	migrate_device_finalize(src, dst, n);
-
-	return bitmap_full(done, nr);
-}
-
 /**
  * vsvm_vram_lose() - give up what is left in VRAM
- * @vdev: the GPU, without links and window, so that no importer can map revoked
- *	pages again
+ * @vdev: the GPU
  *
  * Processes can keep these pages for any time. Touching one gives SIGBUS, or
- * -EFAULT. When this returns, no peer and no copy to system memory uses VRAM.
+ * -EFAULT. When this returns, no copy uses VRAM, to or from system memory.
  */
 void vsvm_vram_lose(struct vsvm_device *vdev)
 {
-	unsigned long *pfns = vdev->lose_pfns, left = 0;
-	DECLARE_BITMAP(done, VSVM_MAX_PAGES);
-	struct vsvm_bo *bo;
-
 	WRITE_ONCE(vdev->lost, true);
 	synchronize_srcu(&vsvm_lost);
-
-	spin_lock_irq(&vdev->bo_lock);
-	list_for_each_entry(bo, &vdev->bos, link)
-		left++;
-	spin_unlock_irq(&vdev->bo_lock);
-
-	for (; left; left--) {
-		unsigned long first, nr;
-		bool none;
-
-		bo = bo_get_next(vdev, &none);
-		if (!bo)
-			break;
-		first = vram_to_pfn(vdev, bo_offset(bo));
-		nr = bo->devmem.size >> PAGE_SHIFT;
-		bitmap_zero(done, nr);
-		while (!revoke_pages(first, nr, done, pfns, pfns + VSVM_MAX_PAGES))
-			fsleep(USEC_PER_MSEC);
-		bo_put(bo);
-	}
 }
 
 /**
@@ -785,7 +749,6 @@ static int vsvm_add_pages(struct vsvm_device *vdev, u64 size)
 static int vsvm_add_window(struct vsvm_device *vdev)
 {
 	u64 size = min(vdev->vram_size, mul_u32_u32(window_mb, SZ_1M));
-	struct iosys_map map = IOSYS_MAP_INIT_VADDR(vdev->vram);
 	int err;
 
 	/* ZONE_DEVICE adds struct pages in units of this size */
@@ -800,37 +763,18 @@ static int vsvm_add_window(struct vsvm_device *vdev)
 			return err;
 	}
 
-	err = drm_pagemap_window_add(&vdev->dpagemap, vdev->pdev, VSVM_BAR, 0,
-				     size, cpu_map ? &map : NULL);
-	if (err)
+	err = hmm_window_set(&vdev->pgmap, vdev->pdev, VSVM_BAR, 0, size);
+	if (err) {
 		drm_info(&vdev->drm, "no peer-to-peer access to VRAM (%pe)\n",
 			 ERR_PTR(err));
-	else
-		vdev->window_size = size;
+		return 0;
+	}
 
+	if (cpu_map)
+		iosys_map_set_vaddr(&pcim_p2pdma_provider(vdev->pdev, VSVM_BAR)->map,
+				    vdev->vram);
+	vdev->window_size = size;
 	return 0;
-}
-
-static void vsvm_fini_owner(struct drm_device *drm, void *data)
-{
-	hmm_segment_leave(&to_vsvm(drm)->pgmap);
-}
-
-/* Each GPU has a separate segment, because links are not all-to-all. */
-static int vsvm_init_owner(struct vsvm_device *vdev)
-{
-	struct hmm_segment *segment = hmm_segment_create();
-	int err;
-
-	if (!segment)
-		return -ENOMEM;
-
-	err = hmm_segment_join(segment, &vdev->pgmap);
-	hmm_segment_put(segment);
-	if (err)
-		return err;
-
-	return drmm_add_action_or_reset(&vdev->drm, vsvm_fini_owner, NULL);
 }
 
 static void vsvm_release_region(struct drm_device *drm, void *data)
@@ -838,6 +782,13 @@ static void vsvm_release_region(struct drm_device *drm, void *data)
 	struct resource *res = to_vsvm(drm)->pgmap_res;
 
 	release_mem_region(res->start, resource_size(res));
+}
+
+static void vsvm_revoke_window(void *data)
+{
+	struct vsvm_device *vdev = data;
+
+	hmm_window_revoke(&vdev->pgmap);
 }
 
 static void vsvm_unmap_pages(struct drm_device *drm, void *data)
@@ -850,14 +801,12 @@ static void vsvm_unmap_pages(struct drm_device *drm, void *data)
  * @vdev: the GPU, with BAR 2 mapped
  *
  * The release of the DRM device, which pages in use keep alive, undoes all of
- * this except for devres and the window. Call drm_pagemap_window_remove() for
- * the window, after vsvm_vram_evict().
+ * this except for devres.
  *
  * Return: 0, or a negative errno.
  */
 int vsvm_vram_init(struct vsvm_device *vdev)
 {
-	struct device *dev = vdev->drm.dev;
 	struct dev_pagemap *pgmap = &vdev->pgmap;
 	void *addr;
 	int err;
@@ -867,11 +816,7 @@ int vsvm_vram_init(struct vsvm_device *vdev)
 	init_llist_head(&vdev->bo_free);
 	INIT_WORK(&vdev->bo_free_work, bo_free_work);
 	init_completion(&vdev->dpagemap_idle);
-
-	vdev->lose_pfns = devm_kcalloc(dev, 2 * VSVM_MAX_PAGES,
-				       sizeof(*vdev->lose_pfns), GFP_KERNEL);
-	if (!vdev->lose_pfns)
-		return -ENOMEM;
+	vsvm_gate_init(&vdev->copies);
 
 	err = drmm_mutex_init(&vdev->drm, &vdev->lock);
 	if (err)
@@ -894,17 +839,18 @@ int vsvm_vram_init(struct vsvm_device *vdev)
 	if (err)
 		return err;
 
-	err = vsvm_init_owner(vdev);
-	if (err)
-		return err;
-
 	pgmap->type = MEMORY_DEVICE_PRIVATE;
+	pgmap->owner = vdev;
 	pgmap->range.start = vdev->pgmap_res->start;
 	pgmap->range.end = vdev->pgmap_res->end;
 	pgmap->nr_range = 1;
 	vdev->pgmap_ops = *drm_pagemap_pagemap_ops_get();
 	vdev->pgmap_ops.migrate_to_ram = migrate_to_ram;
 	pgmap->ops = &vdev->pgmap_ops;
+	err = vsvm_add_window(vdev);
+	if (err)
+		return err;
+
 	addr = memremap_pages(pgmap, NUMA_NO_NODE);
 	if (IS_ERR(addr))
 		return PTR_ERR(addr);
@@ -913,13 +859,16 @@ int vsvm_vram_init(struct vsvm_device *vdev)
 	if (err)
 		return err;
 
-	err = drm_pagemap_init(&vdev->dpagemap, pgmap, &vdev->drm,
-			       use_callback ? &vsvm_pagemap_callback_ops :
-					      &vsvm_pagemap_ops);
+	/* The BAR goes earlier than the pages */
+	err = devm_add_action_or_reset(vdev->drm.dev, vsvm_revoke_window, vdev);
 	if (err)
 		return err;
 
-	err = vsvm_add_window(vdev);
+	err = drm_pagemap_init(&vdev->dpagemap, pgmap, &vdev->drm,
+			       &vsvm_pagemap_ops);
+	if (err)
+		return err;
+
 	drm_pagemap_put(&vdev->dpagemap);
-	return err;
+	return 0;
 }

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the files of HMM in mm/ know of each other. */
+#ifndef MM_HMM_INTERNAL_H
+#define MM_HMM_INTERNAL_H
+
+#include <linux/hmm.h>
+#include <linux/jump_label.h>
+#include <linux/percpu.h>
+#include <linux/tracepoint-defs.h>
+
+struct dev_pagemap;
+
+/*
+ * How a caller of hmm_range_fault() reaches a device-private page, or why not:
+ * then a fault migrates the page to system memory.
+ */
+enum hmm_route {
+	HMM_ROUTE_PRIVATE,		/* as it is */
+	HMM_ROUTE_CPU,			/* by an alias */
+	HMM_ROUTE_BUS,
+	HMM_ROUTE_HOST_BRIDGE,
+	HMM_FALLBACK_NO_CLIENT,		/* the caller takes no aliases */
+	HMM_FALLBACK_NO_WINDOW,
+	HMM_FALLBACK_OUTSIDE_WINDOW,
+	HMM_FALLBACK_UNREACHABLE,
+	HMM_FALLBACK_REVOKED,
+	HMM_FALLBACK_READONLY,		/* the entry forbids the access */
+	HMM_NR_ROUTES,
+};
+
+/*
+ * How a caller reaches @nr pages that follow each other, beginning with the PFN
+ * @first. If it does, their entries are their PFNs plus @delta, with @flags.
+ * Good in the RCU section in which it was found.
+ */
+struct hmm_reach {
+	unsigned long first;
+	unsigned long nr;
+	unsigned long delta;
+	unsigned long flags;
+	enum hmm_route route;
+};
+
+static inline bool hmm_route_is_fallback(enum hmm_route route)
+{
+	return route > HMM_ROUTE_HOST_BRIDGE;
+}
+
+/* @pfn is not below the first one of @reach */
+static inline bool hmm_reaches(const struct hmm_reach *reach,
+			       unsigned long pfn, unsigned long npages)
+{
+	return !hmm_route_is_fallback(reach->route) &&
+	       pfn - reach->first + npages <= reach->nr;
+}
+
+void hmm_invalidate_private(const struct dev_pagemap *pgmap,
+			    unsigned long nr_pages);
+
+#ifdef CONFIG_HMM_P2PDMA
+/* Pages since boot, by route; and those that have been mapped and unmapped */
+struct hmm_p2pdma_stats {
+	unsigned long pages[HMM_NR_ROUTES];
+	unsigned long dma_mapped;
+	unsigned long dma_unmapped;
+};
+
+DECLARE_PER_CPU(struct hmm_p2pdma_stats, hmm_p2pdma_stats);
+DECLARE_STATIC_KEY_TRUE(hmm_p2pdma_key);
+DECLARE_TRACEPOINT(hmm_alias);
+
+static inline bool hmm_wants_alias(const struct hmm_range *range)
+{
+	return static_branch_likely(&hmm_p2pdma_key) && range->client;
+}
+
+void hmm_find_alias(const struct hmm_range *range,
+		    const struct dev_pagemap *pgmap, unsigned long pfn,
+		    struct hmm_reach *reach);
+void hmm_trace_alias(unsigned long addr, unsigned long pfn,
+		     unsigned long nr_pages, enum hmm_route route);
+void hmm_count_fallback(unsigned long addr, unsigned long nr_pages,
+			enum hmm_route reason);
+void hmm_count_dma(unsigned long nr_pages, bool mapped);
+
+static inline void hmm_count_alias(unsigned long addr, unsigned long hmm_pfn,
+				   unsigned long nr_pages, enum hmm_route route)
+{
+	this_cpu_add(hmm_p2pdma_stats.pages[route], nr_pages);
+	if (tracepoint_enabled(hmm_alias))
+		hmm_trace_alias(addr, hmm_pfn & ~HMM_PFN_FLAGS, nr_pages, route);
+}
+#else
+static inline bool hmm_wants_alias(const struct hmm_range *range)
+{
+	return false;
+}
+
+static inline void hmm_find_alias(const struct hmm_range *range,
+				  const struct dev_pagemap *pgmap,
+				  unsigned long pfn, struct hmm_reach *reach)
+{
+	reach->route = HMM_FALLBACK_NO_CLIENT;
+}
+
+static inline void hmm_count_alias(unsigned long addr, unsigned long hmm_pfn,
+				   unsigned long nr_pages, enum hmm_route route)
+{
+}
+
+static inline void hmm_count_fallback(unsigned long addr,
+				      unsigned long nr_pages,
+				      enum hmm_route reason)
+{
+}
+
+static inline void hmm_count_dma(unsigned long nr_pages, bool mapped)
+{
+}
+#endif
+
+#endif /* MM_HMM_INTERNAL_H */
