@@ -3,7 +3,6 @@
  * VRAM: its allocator, its device-private pages, the window through which peers
  * reach it, and the copy engine that migrates pages.
  */
-#include <linux/delay.h>
 #include <linux/dma-direct.h>
 #include <linux/error-injection.h>
 #include <linux/highmem.h>
@@ -38,9 +37,6 @@ MODULE_PARM_DESC(cpu_map, "declare the kernel mapping of the window (default: ye
 static bool p2p_pages;
 module_param(p2p_pages, bool, 0444);
 MODULE_PARM_DESC(p2p_pages, "have struct pages for the window, for importers that need them (default: no)");
-
-/* The most that migrates at once, and the largest allocation. */
-#define VSVM_MAX_PAGES	(SZ_2M / PAGE_SIZE)
 
 /* An allocation of VRAM: one contiguous block. */
 struct vsvm_bo {
