@@ -19,6 +19,7 @@ help: ## Show this
 ## TOPOLOGY=switch    how the devices are wired; or host-bridge, iommu, blocked, acs
 ## DEMO=gpus          a demo of GPUs that reach each other; SIZE= in MiB
 ## TESTS='mm uapi'    only those suites of tests/run
+## FULL=1             make test: everything, on all topologies
 ## JOBS=1             make test: so many machines at a time
 ## STRESS_S=120 FUZZ_S=60   how long those tests go on, in seconds
 ## FORCE=1            drop edits made in build/linux
