@@ -64,7 +64,10 @@ check: ready ## Check the style of all patches, and compile each by itself
 	@lab/check
 	@lab/each
 
+mutants: ready ## Plant small faults in the kernel, and see that tests fail: hours
+	@lab/mutants
+
 clean: ## Remove build/
 	rm -rf build
 
-.PHONY: help source ready demo test bench shell series check clean
+.PHONY: help source ready demo test bench shell series check mutants clean
