@@ -5,8 +5,6 @@
 
 #include <linux/hmm.h>
 #include <linux/jump_label.h>
-#include <linux/percpu.h>
-#include <linux/tracepoint-defs.h>
 
 struct dev_pagemap;
 
@@ -58,16 +56,7 @@ void hmm_invalidate_private(const struct dev_pagemap *pgmap,
 			    unsigned long nr_pages);
 
 #ifdef CONFIG_HMM_P2PDMA
-/* Pages since boot, by route; and those that have been mapped and unmapped */
-struct hmm_p2pdma_stats {
-	unsigned long pages[HMM_NR_ROUTES];
-	unsigned long dma_mapped;
-	unsigned long dma_unmapped;
-};
-
-DECLARE_PER_CPU(struct hmm_p2pdma_stats, hmm_p2pdma_stats);
 DECLARE_STATIC_KEY_TRUE(hmm_p2pdma_key);
-DECLARE_TRACEPOINT(hmm_alias);
 
 static inline bool hmm_wants_alias(const struct hmm_range *range)
 {
@@ -75,21 +64,8 @@ static inline bool hmm_wants_alias(const struct hmm_range *range)
 }
 
 void hmm_find_alias(const struct hmm_range *range,
-		    const struct dev_pagemap *pgmap, unsigned long pfn,
+		    struct dev_pagemap *pgmap, unsigned long pfn,
 		    struct hmm_reach *reach);
-void hmm_trace_alias(unsigned long addr, unsigned long pfn,
-		     unsigned long nr_pages, enum hmm_route route);
-void hmm_count_fallback(unsigned long addr, unsigned long nr_pages,
-			enum hmm_route reason);
-void hmm_count_dma(unsigned long nr_pages, bool mapped);
-
-static inline void hmm_count_alias(unsigned long addr, unsigned long hmm_pfn,
-				   unsigned long nr_pages, enum hmm_route route)
-{
-	this_cpu_add(hmm_p2pdma_stats.pages[route], nr_pages);
-	if (tracepoint_enabled(hmm_alias))
-		hmm_trace_alias(addr, hmm_pfn & ~HMM_PFN_FLAGS, nr_pages, route);
-}
 #else
 static inline bool hmm_wants_alias(const struct hmm_range *range)
 {
@@ -97,25 +73,10 @@ static inline bool hmm_wants_alias(const struct hmm_range *range)
 }
 
 static inline void hmm_find_alias(const struct hmm_range *range,
-				  const struct dev_pagemap *pgmap,
+				  struct dev_pagemap *pgmap,
 				  unsigned long pfn, struct hmm_reach *reach)
 {
 	reach->route = HMM_FALLBACK_NO_CLIENT;
-}
-
-static inline void hmm_count_alias(unsigned long addr, unsigned long hmm_pfn,
-				   unsigned long nr_pages, enum hmm_route route)
-{
-}
-
-static inline void hmm_count_fallback(unsigned long addr,
-				      unsigned long nr_pages,
-				      enum hmm_route reason)
-{
-}
-
-static inline void hmm_count_dma(unsigned long nr_pages, bool mapped)
-{
 }
 #endif
 

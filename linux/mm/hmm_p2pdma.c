@@ -19,10 +19,7 @@
 
 #include "hmm_internal.h"
 
-#define CREATE_TRACE_POINTS
-#include <trace/events/hmm.h>
-
-DEFINE_PER_CPU(struct hmm_p2pdma_stats, hmm_p2pdma_stats);
+DEFINE_STATIC_KEY_TRUE(hmm_p2pdma_key);
 
 /**
  * hmm_window_set() - declare where device-private memory shows up on the bus
@@ -63,6 +60,7 @@ int hmm_window_set(struct dev_pagemap *pgmap, struct pci_dev *pdev, int bar,
 	phys_addr_t phys;
 	int err;
 
+	pgmap->window = (struct hmm_window) {};
 	if (cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT))
 		return -EOPNOTSUPP;
 	if (pgmap->type != MEMORY_DEVICE_PRIVATE || pgmap->nr_range != 1 ||
@@ -113,17 +111,25 @@ EXPORT_SYMBOL_GPL(hmm_window_set);
  * nobody who has one of the pages locked waits for the caller: call this before
  * migration is made to wait, for example for the end of a reset. Migration of the
  * pages may fail meanwhile. The event is %MMU_NOTIFY_REVOKE, which the driver of
- * @pgmap can ignore.
+ * @pgmap can ignore. If aliases have been given out, there is one invalidation
+ * for each folio in use and each process that has it mapped.
  */
 void hmm_window_revoke(struct dev_pagemap *pgmap)
 {
+	struct hmm_window *window = &pgmap->window;
+
 	might_sleep();
 
-	if (!pgmap->window.provider || pgmap->window.revoked)
+	if (!window->provider || window->revoked)
 		return;
 
-	WRITE_ONCE(pgmap->window.revoked, true);
-	hmm_invalidate_private(pgmap, pgmap->window.nr_pages);
+	WRITE_ONCE(window->revoked, true);
+	synchronize_rcu();
+	if (!READ_ONCE(window->used))
+		return;
+
+	hmm_invalidate_private(pgmap, window->nr_pages);
+	window->used = false;
 }
 EXPORT_SYMBOL_GPL(hmm_window_revoke);
 
@@ -131,7 +137,10 @@ EXPORT_SYMBOL_GPL(hmm_window_revoke);
  * hmm_window_restore() - undo hmm_window_revoke()
  * @pgmap: the pagemap; the device decodes its BAR again, at the same address
  *
- * Context: Any. Serialized with hmm_window_revoke().
+ * If there are several reasons to revoke the window, such as a reset during
+ * suspend, the driver calls this when the last one is gone.
+ *
+ * Context: Any in which calls of hmm_window_revoke() are kept out.
  */
 void hmm_window_restore(struct dev_pagemap *pgmap)
 {
@@ -145,9 +154,11 @@ static enum hmm_route hmm_window_route(const struct hmm_window *window,
 {
 	struct p2pdma_provider *provider = window->provider;
 
-	if (!client->dma_dev)
+	if (client->cpu)
 		return iosys_map_is_null(&provider->map) ?
 		       HMM_FALLBACK_UNREACHABLE : HMM_ROUTE_CPU;
+	if (WARN_ON_ONCE(!client->dma_dev))
+		return HMM_FALLBACK_UNREACHABLE;
 
 	switch (pci_p2pdma_range_map_type(provider, client->dma_dev,
 					  window->phys,
@@ -169,10 +180,10 @@ static enum hmm_route hmm_window_route(const struct hmm_window *window,
  * neither @pgmap nor, in a window that is not revoked, the provider exists.
  */
 void hmm_find_alias(const struct hmm_range *range,
-		    const struct dev_pagemap *pgmap, unsigned long pfn,
+		    struct dev_pagemap *pgmap, unsigned long pfn,
 		    struct hmm_reach *reach)
 {
-	const struct hmm_window *window = &pgmap->window;
+	struct hmm_window *window = &pgmap->window;
 
 	if (!hmm_wants_alias(range)) {
 		reach->route = HMM_FALLBACK_NO_CLIENT;
@@ -189,127 +200,8 @@ void hmm_find_alias(const struct hmm_range *range,
 		reach->nr = window->nr_pages;
 		reach->delta = PHYS_PFN(window->phys) - reach->first;
 		reach->flags = HMM_PFN_ALIAS;
+		if (!hmm_route_is_fallback(reach->route))
+			WRITE_ONCE(window->used, true);
 	}
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_find_alias);
-
-void hmm_trace_alias(unsigned long addr, unsigned long pfn,
-		     unsigned long nr_pages, enum hmm_route route)
-{
-	trace_hmm_alias(addr, pfn, nr_pages, route);
-}
-
-/* Note why @nr_pages have to migrate, if it is not what the caller asks for. */
-void hmm_count_fallback(unsigned long addr, unsigned long nr_pages,
-			enum hmm_route reason)
-{
-	if (reason == HMM_FALLBACK_NO_CLIENT)
-		return;
-
-	this_cpu_add(hmm_p2pdma_stats.pages[reason], nr_pages);
-	trace_hmm_alias_fallback(addr, nr_pages, reason);
-}
-
-/* Aliases of @nr_pages have been mapped for DMA, or such a mapping undone. */
-void hmm_count_dma(unsigned long nr_pages, bool mapped)
-{
-	if (mapped)
-		this_cpu_add(hmm_p2pdma_stats.dma_mapped, nr_pages);
-	else
-		this_cpu_add(hmm_p2pdma_stats.dma_unmapped, nr_pages);
-}
-
-/**
- * hmm_alias_to_iosys_map() - the kernel mapping of an alias
- * @hmm_pfn: an entry with HMM_PFN_ALIAS set
- * @map: where the mapping goes
- *
- * Most importers want hmm_pfn_map_local(), which takes system memory as well.
- *
- * Context: Any; the lock that makes the entry valid is held, and the mapping is
- * good for as long as the entry is. @map is cleared if @hmm_pfn is not a valid
- * alias, or if the exporter has no kernel mapping.
- */
-void hmm_alias_to_iosys_map(unsigned long hmm_pfn, struct iosys_map *map)
-{
-	phys_addr_t phys = hmm_pfn_to_phys(hmm_pfn);
-	struct p2pdma_provider *provider = pci_p2pdma_find_provider(phys);
-
-	if (!provider || iosys_map_is_null(&provider->map)) {
-		iosys_map_clear(map);
-		return;
-	}
-
-	*map = provider->map;
-	iosys_map_incr(map, phys - provider->range.start);
-}
-EXPORT_SYMBOL_GPL(hmm_alias_to_iosys_map);
-
-/**
- * hmm_alias_dma_map() - map contiguous aliases for DMA, in one piece
- * @dev: the device of the client that the entries were resolved for
- * @hmm_pfn: the first entry, with HMM_PFN_ALIAS set
- * @size: in bytes. Entries with an order, hmm_pfn_to_map_order(), are contiguous
- *	so far
- * @dir: what @dev does with the memory
- * @type: where to note what hmm_alias_dma_unmap() has to know
- *
- * For importers that keep their own addresses, in pieces larger than a page.
- * Those with a &struct hmm_dma_map use hmm_dma_map_pfn().
- *
- * Context: Any; the lock that makes the entries valid is held, and they are
- * unmapped before they are not valid any more.
- * Return: the address for @dev, to be tested with dma_mapping_error(), which
- * finds one if @hmm_pfn is not a valid alias, @dev does not reach it, or there
- * are no resources to map it.
- */
-dma_addr_t hmm_alias_dma_map(struct device *dev, unsigned long hmm_pfn,
-			     size_t size, enum dma_data_direction dir,
-			     enum pci_p2pdma_map_type *type)
-{
-	phys_addr_t phys = hmm_pfn_to_phys(hmm_pfn);
-	struct p2pdma_provider *provider = pci_p2pdma_find_provider(phys);
-	dma_addr_t addr;
-
-	*type = PCI_P2PDMA_MAP_NOT_SUPPORTED;
-	if (!hmm_pfn_is_alias(hmm_pfn) || !provider)
-		return DMA_MAPPING_ERROR;
-
-	*type = pci_p2pdma_range_map_type(provider, dev, phys, size);
-	switch (*type) {
-	case PCI_P2PDMA_MAP_BUS_ADDR:
-		addr = pci_p2pdma_bus_addr_map(provider, phys);
-		break;
-	case PCI_P2PDMA_MAP_THRU_HOST_BRIDGE:
-		addr = dma_map_phys(dev, phys, size, dir, DMA_ATTR_MMIO);
-		if (dma_mapping_error(dev, addr))
-			return DMA_MAPPING_ERROR;
-		break;
-	default:
-		return DMA_MAPPING_ERROR;
-	}
-
-	hmm_count_dma(size >> PAGE_SHIFT, true);
-	return addr;
-}
-EXPORT_SYMBOL_GPL(hmm_alias_dma_map);
-
-/**
- * hmm_alias_dma_unmap() - undo hmm_alias_dma_map()
- * @dev: as before
- * @addr: what hmm_alias_dma_map() returned
- * @size: as before
- * @dir: as before
- * @type: what hmm_alias_dma_map() noted
- *
- * Context: Any.
- */
-void hmm_alias_dma_unmap(struct device *dev, dma_addr_t addr, size_t size,
-			 enum dma_data_direction dir,
-			 enum pci_p2pdma_map_type type)
-{
-	if (type == PCI_P2PDMA_MAP_THRU_HOST_BRIDGE)
-		dma_unmap_phys(dev, addr, size, dir, DMA_ATTR_MMIO);
-	hmm_count_dma(size >> PAGE_SHIFT, false);
-}
-EXPORT_SYMBOL_GPL(hmm_alias_dma_unmap);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What people see and set of peer-to-peer access to device-private memory: a
- * switch and two counters in sysfs, and the details in debugfs.
+ * User interface of peer-to-peer access to device-private memory: a switch and
+ * two counters in sysfs, trace events, and the details in debugfs.
  */
 #define pr_fmt(fmt) "hmm_p2pdma: " fmt
 
@@ -14,10 +14,39 @@
 #include <linux/seq_file.h>
 #include <linux/sysfs.h>
 
-#include "hmm_internal.h"
+#include "hmm_p2pdma_stats.h"
 #include "internal.h"
 
-DEFINE_STATIC_KEY_TRUE(hmm_p2pdma_key);
+#define CREATE_TRACE_POINTS
+#include <trace/events/hmm.h>
+
+DEFINE_PER_CPU(struct hmm_p2pdma_stats, hmm_p2pdma_stats);
+
+void hmm_trace_alias(unsigned long addr, unsigned long pfn,
+		     unsigned long nr_pages, enum hmm_route route)
+{
+	trace_hmm_alias(addr, pfn, nr_pages, route);
+}
+
+/* Note why @nr_pages have to migrate, if it is not what the caller asks for. */
+void hmm_count_fallback(unsigned long addr, unsigned long nr_pages,
+			enum hmm_route reason)
+{
+	if (reason == HMM_FALLBACK_NO_CLIENT)
+		return;
+
+	this_cpu_add(hmm_p2pdma_stats.pages[reason], nr_pages);
+	trace_hmm_alias_fallback(addr, nr_pages, reason);
+}
+
+/* Aliases of @nr_pages have been mapped for DMA, or such a mapping undone. */
+void hmm_count_dma(unsigned long nr_pages, bool mapped)
+{
+	if (mapped)
+		this_cpu_add(hmm_p2pdma_stats.dma_mapped, nr_pages);
+	else
+		this_cpu_add(hmm_p2pdma_stats.dma_unmapped, nr_pages);
+}
 
 /* Of the sysfs file and of the kernel parameter. */
 static int hmm_p2pdma_enable(const char *word)

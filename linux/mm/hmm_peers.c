@@ -76,8 +76,11 @@ void hmm_peers_remove(struct hmm_peers *peers, struct dev_pagemap *pgmap)
 {
 	might_sleep();
 
-	if (xa_erase(&peers->pgmaps, (unsigned long)pgmap))
-		hmm_invalidate_private(pgmap, range_len(&pgmap->range) >> PAGE_SHIFT);
+	if (!xa_erase(&peers->pgmaps, (unsigned long)pgmap))
+		return;
+
+	synchronize_rcu();
+	hmm_invalidate_private(pgmap, range_len(&pgmap->range) >> PAGE_SHIFT);
 }
 EXPORT_SYMBOL_GPL(hmm_peers_remove);
 

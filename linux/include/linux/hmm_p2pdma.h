@@ -76,14 +76,13 @@ static inline void hmm_alias_dma_unmap(struct device *dev, dma_addr_t addr,
  * @hmm_pfn: an entry with HMM_PFN_VALID set, of system memory or an alias
  * @map: where the mapping goes; it covers PAGE_SIZE bytes
  *
- * For importers that copy with the CPU, that is, whose &struct hmm_client has
- * no DMA device.
+ * For importers that copy with the CPU, see &struct hmm_client.
  *
  * Context: Any; the lock that makes the entry valid (the one that the interval
  * notifier's invalidate callback takes) is held until hmm_pfn_unmap_local().
  * As with kmap_local_page() mappings nest and belong to the current thread.
- * Return: 0 on success. -EFAULT if @hmm_pfn is an alias that the CPU cannot reach,
- * which no client without a DMA device is given; @map is cleared then.
+ * Return: 0 on success. -EFAULT if the CPU cannot reach the alias; @map is
+ * cleared then. A client that copies with the CPU never gets such an alias.
  */
 static inline int hmm_pfn_map_local(unsigned long hmm_pfn,
 				    struct iosys_map *map)

@@ -191,10 +191,8 @@ static void test_window_is_of_private_memory(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EINVAL,
 			hmm_window_set(pgmap, pdev, bar, 0, PAGE_SIZE));
 
-	/* The last window that was accepted is still there */
-	KUNIT_EXPECT_EQ(test, pci_resource_start(pdev, bar) + PAGE_SIZE,
-			pgmap->window.phys);
-	KUNIT_EXPECT_EQ(test, 2, pgmap->window.nr_pages);
+	/* An error leaves no window of before */
+	KUNIT_EXPECT_NULL(test, pgmap->window.provider);
 }
 
 static void test_window_is_of_a_provider(struct kunit *test)
@@ -253,7 +251,7 @@ static void test_each_page_has_its_place(struct kunit *test)
 		1, WINDOW_PAGES, VRAM_PAGES - 1, VRAM_PAGES
 	};
 	struct exporter *ex = exporter(test);
-	struct hmm_client cpu = {};
+	struct hmm_client cpu = { .cpu = true };
 	unsigned long i, j;
 
 	ex->pgmap.window = window_of(ex);
@@ -284,7 +282,7 @@ static void test_each_page_has_its_place(struct kunit *test)
 static void test_run_is_all_inside(struct kunit *test)
 {
 	struct exporter *ex = exporter(test);
-	struct hmm_client cpu = {};
+	struct hmm_client cpu = { .cpu = true };
 	struct hmm_reach reach;
 	unsigned long i, n;
 
@@ -312,7 +310,7 @@ static void test_run_is_all_inside(struct kunit *test)
 static void test_reasons(struct kunit *test)
 {
 	struct exporter *ex = exporter(test);
-	struct hmm_client cpu = {}, dma = { .dma_dev = client_device(test) };
+	struct hmm_client cpu = { .cpu = true }, dma = { .dma_dev = client_device(test) };
 
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_NO_WINDOW,
 			find(ex, &cpu, VRAM_PFN).route);
@@ -373,13 +371,19 @@ static void test_window_is_revoked_and_restored(struct kunit *test)
 {
 	struct exporter *ex = exporter(test);
 	struct hmm_kunit *hk = hmm_kunit_alloc(test);
-	struct hmm_client cpu = {};
+	struct hmm_client cpu = { .cpu = true };
 	struct hmm_range range = { .client = &cpu };
 
 	hk->reachable = is_not_revoked;
 	hk->pgmap.window = window_of(ex);
 	hk->pgmap.window.nr_pages = HMM_KUNIT_PAGE(SHOWN) - 1;
 	hmm_kunit_start(test, hk);
+
+	/* Nobody has an alias yet */
+	hmm_window_revoke(&hk->pgmap);
+	KUNIT_EXPECT_EQ(test, 0, hk->invalidations);
+	hmm_window_restore(&hk->pgmap);
+
 	expect_aliases(test, hk, &range, SHOWN);
 	KUNIT_EXPECT_EQ(test, 0, hk->invalidations);
 
@@ -516,6 +520,48 @@ static void test_alias_is_not_mapped_for_dma(struct kunit *test)
 	}
 }
 
+/* A device that reaches all of a BAR; on some machines there is none. */
+static struct pci_dev *find_peer(struct kunit *test, struct pci_dev *pdev,
+				 int bar)
+{
+	struct pci_dev *peer = NULL;
+
+	for_each_pci_dev(peer)
+		if (peer->dev.driver && !pci_is_bridge(peer) &&
+		    pci_p2pdma_range_map_type(provider_of(pdev, bar), &peer->dev,
+					      pci_resource_start(pdev, bar),
+					      pci_resource_len(pdev, bar)) !=
+		    PCI_P2PDMA_MAP_NOT_SUPPORTED)
+			break;
+	if (!peer)
+		kunit_skip(test, "no PCI device reaches the BAR");
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, put_device_of_bar, peer));
+	return peer;
+}
+
+static void test_alias_is_mapped_for_dma(struct kunit *test)
+{
+	int bar;
+	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct device *dev = &find_peer(test, pdev, bar)->dev;
+	unsigned long pfn = PHYS_PFN(pci_resource_start(pdev, bar)) | HMM_PFN_VALID;
+	enum pci_p2pdma_map_type type;
+	dma_addr_t addr;
+
+	addr = hmm_alias_dma_map(dev, pfn | HMM_PFN_ALIAS, 2 * PAGE_SIZE,
+				 DMA_BIDIRECTIONAL, &type);
+	KUNIT_ASSERT_FALSE(test, dma_mapping_error(dev, addr));
+	KUNIT_EXPECT_NE(test, PCI_P2PDMA_MAP_NOT_SUPPORTED, type);
+	hmm_alias_dma_unmap(dev, addr, 2 * PAGE_SIZE, DMA_BIDIRECTIONAL, type);
+
+	/* This is not an alias */
+	KUNIT_EXPECT_EQ(test, DMA_MAPPING_ERROR,
+			hmm_alias_dma_map(dev, pfn, PAGE_SIZE,
+					  DMA_BIDIRECTIONAL, &type));
+	KUNIT_EXPECT_EQ(test, PCI_P2PDMA_MAP_NOT_SUPPORTED, type);
+}
+
 /* How the last alias was mapped says nothing about other BARs. */
 static void test_map_state_is_of_one_bar(struct kunit *test)
 {
@@ -642,6 +688,7 @@ static struct kunit_case hmm_p2pdma_cases[] = {
 	KUNIT_CASE(test_provider_is_found_by_address),
 	KUNIT_CASE(test_alias_is_mapped_for_the_cpu),
 	KUNIT_CASE(test_alias_is_not_mapped_for_dma),
+	KUNIT_CASE(test_alias_is_mapped_for_dma),
 	KUNIT_CASE(test_map_state_is_of_one_bar),
 	KUNIT_CASE(test_mapped_stays_as_it_is),
 	KUNIT_CASE(test_mmio_that_can_be_mapped),

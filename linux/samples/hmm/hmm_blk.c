@@ -393,8 +393,15 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 	if (write)
 		invalidate_inode_pages2_range(mapping, pos >> PAGE_SHIFT,
 					      (pos + size - 1) >> PAGE_SHIFT);
-	if (!err && write && file->f_flags & O_DSYNC)
-		err = vfs_fsync_range(file, pos, pos + size - 1, 1);
+	/* As for pwrite(), bytes that have not been flushed do not count */
+	if (args->done && write && file->f_flags & O_DSYNC) {
+		int ret = vfs_fsync_range(file, pos, pos + args->done - 1, 1);
+
+		if (ret) {
+			err = ret;
+			args->done = 0;
+		}
+	}
 out_free:
 	kvfree(job.pfns);
 out_put:
