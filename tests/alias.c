@@ -16,11 +16,18 @@
 
 #include <linux/userfaultfd.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
+#include "gpu.h"
 #include "measure.h"
 #include "test_hmm_uapi.h"
+#include "lib/bench.h"
+#include "lib/child.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/page.h"
+#include "lib/stats.h"
+#include "lib/swap.h"
+#include "lib/vram.h"
+#include "lib/worker.h"
 
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)

@@ -22,11 +22,19 @@
 #include <linux/blkpg.h>
 #include <linux/fs.h>
 
-#include "kselftest_harness.h"
-
 #include "../linux/samples/hmm/hmm_blk.h"
-#include "common.h"
+#include "gpu.h"
 #include "measure.h"
+#include "lib/bench.h"
+#include "lib/child.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/route.h"
+#include "lib/stats.h"
+#include "lib/swap.h"
+#include "lib/vram.h"
+#include "lib/vsvm.h"
+#include "lib/worker.h"
 
 #define DISK	"/dev/nvme0n1"
 #define END	((off_t)MIB(512))

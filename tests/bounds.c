@@ -18,10 +18,12 @@
 #include <netinet/ip.h>
 #include <rdma/rdma_user_rxe.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
-#include "raw_wqe.h"
+#include "lib/bench.h"
+#include "lib/child.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/raw_wqe.h"
+#include "lib/waiting.h"
 
 #define SIZE	MIB(2)
 

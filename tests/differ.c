@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -28,10 +29,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
-
 #include "differ.h"
-#include "machine.h"
+#include "gpu.h"
+#include "measure.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/stats.h"
+#include "lib/vram.h"
+#include "lib/vsvm.h"
 
 enum mode { ON, OFF, RAM, MODES };
 

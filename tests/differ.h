@@ -3,7 +3,12 @@
 #ifndef DIFFER_H
 #define DIFFER_H
 
-#include "common.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "rdma.h"
+#include "lib/size.h"
 
 #define PROCS		2
 #define MAX_OPS		64

@@ -7,10 +7,12 @@
 #include <fcntl.h>
 #include <linux/mman.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -18,10 +20,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <linux/fs.h>
 #include <linux/userfaultfd.h>
 
 #include "differ.h"
-#include "machine.h"
+#include "gpu.h"
+#include "lib/disk.h"
+#include "lib/edu.h"
+#include "lib/file.h"
+#include "lib/link.h"
 
 #define MIX	0x9e3779b97f4a7c15ULL
 

@@ -6,18 +6,35 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/param.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
-#include "machine.h"
+#include "../linux/samples/hmm/hmm_edu.h"
+#include "gpu.h"
+#include "lib/bench.h"
+#include "lib/child.h"
+#include "lib/command.h"
+#include "lib/edu.h"
+#include "lib/file.h"
+#include "lib/freezer.h"
+#include "lib/harness.h"
+#include "lib/held.h"
+#include "lib/pci.h"
+#include "lib/route.h"
+#include "lib/stats.h"
+#include "lib/swap.h"
+#include "lib/vram.h"
+#include "lib/vsvm.h"
+#include "lib/worker.h"
 
 /* The device moves 4 KiB in 200 ms. */
 #define SIZE	MIB(4)

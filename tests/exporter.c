@@ -10,9 +10,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
+#include "gpu.h"
+#include "lib/bench.h"
+#include "lib/child.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/page.h"
+#include "lib/stats.h"
+#include "lib/vram.h"
+#include "lib/vsvm.h"
+#include "lib/worker.h"
 
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)

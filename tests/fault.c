@@ -10,10 +10,28 @@
  * soft-RoCE. It is not used while drivers probe: ACPI, interrupts and memory hotplug
  * do not survive failures there.
  */
-#include "kselftest_harness.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-#include "common.h"
-#include "machine.h"
+#include "gpu.h"
+#include "lib/bench.h"
+#include "lib/child.h"
+#include "lib/disk.h"
+#include "lib/edu.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/page.h"
+#include "lib/pci.h"
+#include "lib/route.h"
+#include "lib/stats.h"
+#include "lib/vram.h"
+#include "lib/vsvm.h"
 
 #define PAGES	3
 #define SIZE	(PAGES * PAGE)

@@ -30,10 +30,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
-
 #include "fuzz.h"
-#include "machine.h"
+#include "measure.h"
+#include "lib/buffer.h"
+#include "lib/edu.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/vram.h"
+#include "lib/vsvm.h"
 
 struct shared *fuzz_shared;
 

@@ -3,11 +3,16 @@
 #ifndef FUZZ_H
 #define FUZZ_H
 
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
+#include <sys/types.h>
 
 #include "../linux/samples/hmm/hmm_blk.h"
 #include "../linux/samples/hmm/hmm_edu.h"
-#include "common.h"
+#include "gpu.h"
+#include "lib/size.h"
 
 #define PROCESSES	2
 #define THREADS		3

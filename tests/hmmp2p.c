@@ -15,10 +15,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
-
 #include "../linux/samples/hmm/hmm_edu.h"
-#include "common.h"
+#include "gpu.h"
+#include "lib/bench.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/route.h"
+#include "lib/stats.h"
+#include "lib/vsvm.h"
 
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)

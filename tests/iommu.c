@@ -7,10 +7,24 @@
  *
  * Run this last: it checks the log of all tests before it.
  */
-#include "kselftest_harness.h"
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-#include "common.h"
-#include "machine.h"
+#include "gpu.h"
+#include "measure.h"
+#include "lib/buffer.h"
+#include "lib/edu.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/klog.h"
+#include "lib/pci.h"
+#include "lib/route.h"
+#include "lib/swap.h"
 
 #define BEGIN	"iommu: faults on purpose begin"
 #define END	"iommu: faults on purpose end"

@@ -20,9 +20,14 @@
 
 #include <linux/fuse.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
+#include "gpu.h"
+#include "lib/buffer.h"
+#include "lib/child.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/route.h"
+#include "lib/stats.h"
+#include "lib/vram.h"
 
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)

@@ -6,9 +6,11 @@
  */
 #include <sys/mman.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
+#include "gpu.h"
+#include "lib/bench.h"
+#include "lib/harness.h"
+#include "lib/swap.h"
+#include "lib/vram.h"
 
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)

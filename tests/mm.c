@@ -4,15 +4,21 @@
  * it. These tests look for stale aliases: after each change, a transfer through a
  * stale alias would read or write the wrong memory.
  */
+#include <errno.h>
 #include <linux/mman.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
-#include "machine.h"
+#include "gpu.h"
+#include "lib/bench.h"
+#include "lib/child.h"
+#include "lib/harness.h"
+#include "lib/stats.h"
+#include "lib/swap.h"
+#include "lib/vram.h"
+#include "lib/worker.h"
 
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)

@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
+#include "lib/bench.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/stats.h"
+#include "lib/vram.h"
 
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)

@@ -4,7 +4,11 @@
  * soon, and no other process can reach it through an MR that they left behind. Also
  * processes that get signals and live on.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -13,10 +17,21 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
-#include "machine.h"
+#include "gpu.h"
+#include "measure.h"
+#include "lib/bench.h"
+#include "lib/cgroup.h"
+#include "lib/child.h"
+#include "lib/command.h"
+#include "lib/disk.h"
+#include "lib/edu.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/page.h"
+#include "lib/pci.h"
+#include "lib/stats.h"
+#include "lib/vram.h"
+#include "lib/worker.h"
 
 #define SIZE	MIB(4)
 

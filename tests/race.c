@@ -21,16 +21,44 @@
  * GPUs under traffic, iommu.c looks at the addresses that an engine is left with, mm.c
  * and process.c make changes before or after a walk, but not during one.
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
-#include "machine.h"
+#include "gpu.h"
+#include "measure.h"
+#include "lib/bench.h"
+#include "lib/cgroup.h"
+#include "lib/child.h"
+#include "lib/command.h"
+#include "lib/disk.h"
+#include "lib/edu.h"
+#include "lib/file.h"
+#include "lib/freezer.h"
+#include "lib/harness.h"
+#include "lib/page.h"
+#include "lib/pci.h"
+#include "lib/route.h"
+#include "lib/stats.h"
+#include "lib/swap.h"
+#include "lib/vram.h"
+#include "lib/vsvm.h"
+#include "lib/worker.h"
 
 #define PAGES	4
 #define SIZE	(PAGES * PAGE)

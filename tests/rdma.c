@@ -3,18 +3,28 @@
  * An importer works on the memory of a GPU. Each kind of RDMA operation reaches VRAM
  * in place, and nothing migrates because of it.
  */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
-#include "machine.h"
-#include "raw_wqe.h"
+#include "gpu.h"
+#include "measure.h"
+#include "lib/bench.h"
+#include "lib/child.h"
+#include "lib/command.h"
+#include "lib/harness.h"
+#include "lib/raw_wqe.h"
+#include "lib/stats.h"
+#include "lib/vram.h"
+#include "lib/waiting.h"
+#include "lib/worker.h"
 
 #define SIZE	MIB(4)
 #define PAGES	(SIZE / PAGE)

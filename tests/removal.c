@@ -6,13 +6,39 @@
  * and no other does. A device that returns works as before. When an exporter is reset,
  * its memory stays where it is, and the work waits.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
-#include "machine.h"
+#include "gpu.h"
+#include "measure.h"
+#include "lib/bench.h"
+#include "lib/child.h"
+#include "lib/command.h"
+#include "lib/disk.h"
+#include "lib/edu.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/held.h"
+#include "lib/klog.h"
+#include "lib/page.h"
+#include "lib/pci.h"
+#include "lib/qmp.h"
+#include "lib/route.h"
+#include "lib/rxe.h"
+#include "lib/stats.h"
+#include "lib/swap.h"
+#include "lib/vram.h"
+#include "lib/vsvm.h"
+#include "lib/worker.h"
 
 #define SIZE	MIB(2)
 #define PAGES	(SIZE / PAGE)

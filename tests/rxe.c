@@ -11,15 +11,18 @@
 #include <netinet/ip.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
-
-#include "common.h"
-#include "machine.h"
-#include "raw_wqe.h"
+#include "lib/buffer.h"
+#include "lib/cgroup.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/held.h"
+#include "lib/link.h"
+#include "lib/raw_wqe.h"
 
 #define WR_ID		0x5a5a5a5a87654321
 

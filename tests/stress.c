@@ -14,11 +14,26 @@
  *   STRESS_S=120       how long
  *   STRESS_SEED=n      for the choice of operations, as printed by another run
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
-#include "kselftest_harness.h"
-
+#include "gpu.h"
+#include "measure.h"
 #include "stress.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/rxe.h"
+#include "lib/stats.h"
+#include "lib/vsvm.h"
 
 static pthread_mutex_t region_lock[REGIONS];
 

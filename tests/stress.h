@@ -5,11 +5,15 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
 
-#include "common.h"
-#include "leaks.h"
-#include "machine.h"
-#include "words.h"
+#include "lib/leaks.h"
+#include "lib/link.h"
+#include "lib/pci.h"
+#include "lib/size.h"
+#include "lib/words.h"
 
 #define HOSTS		3
 #define ACTORS		4

@@ -3,9 +3,19 @@
  * The operations of the stress test. struct means says how they may fail, and why;
  * the table of operations is at the end.
  */
+#include <errno.h>
 #include <linux/mman.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include "gpu.h"
 #include "stress.h"
+#include "lib/disk.h"
+#include "lib/edu.h"
+#include "lib/file.h"
 
 const struct region regions[REGIONS] = {
 	{ HUGE_PAGE, KIB(1), false },

@@ -5,12 +5,17 @@
  * reclaim or dump pages work as they do in RAM.
  */
 #include <elf.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -19,11 +24,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kselftest_harness.h"
+#include "gpu.h"
+#include "measure.h"
 #include "test_hmm_uapi.h"
-
-#include "common.h"
-#include "machine.h"
+#include "lib/bench.h"
+#include "lib/child.h"
+#include "lib/file.h"
+#include "lib/harness.h"
+#include "lib/stats.h"
+#include "lib/swap.h"
+#include "lib/vram.h"
 
 #define SIZE	HUGE_PAGE
 #define PAGES	(SIZE / PAGE)

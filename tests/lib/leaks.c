@@ -8,8 +8,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "common.h"
+#include "file.h"
+#include "gpu.h"
 #include "leaks.h"
+#include "size.h"
+#include "vram.h"
 
 /*
  * The kernel caches some freed objects, and files leave objects behind when they are
@@ -190,7 +193,8 @@ static void read_ram(struct figures *figures)
 	if (file)
 		fclose(file);
 	add(figures, "ram", "rest", rest, RAM_SLACK_KIB);
-	add(figures, "ram", "pieces for each CPU", percpu_allocations(), PERCPU_SLACK);
+	add(figures, "ram", "pieces for each CPU",
+	    field_read("/sys/kernel/debug/percpu_stats", "nr_cur_alloc"), PERCPU_SLACK);
 	/* Other processes are swapped out as well, and stay there until they run */
 	add(figures, "ram", "swap", swap, RAM_SLACK_KIB);
 }

@@ -3,8 +3,8 @@
  * Words that identify themselves: the address that they belong to, the number of the
  * write that stored them, and their writer. So a wrong word tells what has happened.
  */
-#ifndef WORDS_H
-#define WORDS_H
+#ifndef LIB_WORDS_H
+#define LIB_WORDS_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -4,8 +4,8 @@
  * are written into the send queue as a newer library would do it. Functions return 0
  * or a negative errno; -EREMOTEIO if the request fails.
  */
-#ifndef RAW_WQE_H
-#define RAW_WQE_H
+#ifndef LIB_RAW_WQE_H
+#define LIB_RAW_WQE_H
 
 #include <rdma/rdma_user_rxe.h>
 

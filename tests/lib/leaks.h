@@ -3,8 +3,8 @@
  * Figures of the machine's resources in use, which should be the same again when all
  * users are gone.
  */
-#ifndef LEAKS_H
-#define LEAKS_H
+#ifndef LIB_LEAKS_H
+#define LIB_LEAKS_H
 
 #include <stddef.h>
 

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A child that calls a function when told to, and stays until it is told to exit.
+ * The function returns 0 on success. The child never returns to the test.
+ */
+#ifndef LIB_CHILD_H
+#define LIB_CHILD_H
+
+#include <sys/types.h>
+
+struct child {
+	pid_t pid;
+	int sock;
+};
+
+int child_fork(struct child *child, int (*fn)(void *arg), void *arg);
+/* Returns the result of the function; -EPIPE if the child died. */
+int child_do(struct child *child);
+/* The same in two steps. */
+int child_start(struct child *child);
+int child_result(struct child *child);
+int child_end(struct child *child);
+
+#endif

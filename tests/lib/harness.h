@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The kernel's test harness, with time limits for slow machines. */
+#ifndef LIB_HARNESS_H
+#define LIB_HARNESS_H
+
+#include "kselftest_harness.h"
+
+#include "patience.h"
+
+/* A busy machine without virtualisation is slow: only a hang takes this long. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	120
+
+/* Scale the timeouts of all tests. */
+#define test_harness_run(argc, argv)	(scale_timeouts(), test_harness_run(argc, argv))
+#define scale_timeouts() ({						\
+	struct __fixture_metadata *_f;					\
+	struct __test_metadata *_t;					\
+									\
+	for (_f = __fixture_list; _f; _f = _f->next)			\
+		for (_t = _f->tests; _t; _t = _t->next)			\
+			_t->timeout *= slowness();			\
+})
+
+#endif
