@@ -19,11 +19,11 @@
 #include "gpu.h"
 #include "measure.h"
 #include "test_hmm_uapi.h"
-#include "lib/bench.h"
 #include "lib/child.h"
 #include "lib/file.h"
 #include "lib/harness.h"
 #include "lib/page.h"
+#include "lib/rig.h"
 #include "lib/stats.h"
 #include "lib/swap.h"
 #include "lib/vram.h"
@@ -55,7 +55,7 @@ static struct stats stats_read(void)
 }
 
 FIXTURE(alias) {
-	struct bench bench;
+	struct rig rig;
 	int other;
 	struct drm_vsvm_residency where;
 	uint64_t evicted;
@@ -77,20 +77,20 @@ FIXTURE_VARIANT_ADD(alias, huge) {
 
 FIXTURE_SETUP(alias)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
 	self->other = gpu_open(1);
 	ASSERT_LE(0, self->other);
 	self->other_free = vram_free(self->other);
-	ASSERT_EQ(0, bench_init_in_vram(bench, SIZE, variant->advice));
-	self->evicted = pages_evicted(bench->gpu);
+	ASSERT_EQ(0, rig_init_in_vram(rig, SIZE, variant->advice));
+	self->evicted = pages_evicted(rig->gpu);
 	self->stats = stats_read();
 }
 
 FIXTURE_TEARDOWN(alias)
 {
-	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(-1, buffer_differs(&self->rig.buf));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 	EXPECT_EQ(0, vram_leaked(self->other, self->other_free));
 	close(self->other);
 }
@@ -106,9 +106,9 @@ FIXTURE_TEARDOWN(alias)
 /* A GPU could ask for aliases of its own memory, but gets the private pages. */
 TEST_F(alias, of_own_memory_is_not_wanted)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, gpu_residency(bench->gpu, bench->buf.mem, SIZE,
+	ASSERT_EQ(0, gpu_residency(rig->gpu, rig->buf.mem, SIZE,
 				   &self->where));
 	EXPECT_EQ(PAGES, self->where.vram);
 	EXPECT_EQ(variant->advice == MADV_HUGEPAGE ? PAGES : 0,
@@ -119,30 +119,30 @@ TEST_F(alias, of_own_memory_is_not_wanted)
 
 TEST_F(alias, of_another_gpus_memory_is_its_place_on_the_bus)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, gpu_residency(self->other, bench->buf.mem, SIZE,
+	ASSERT_EQ(0, gpu_residency(self->other, rig->buf.mem, SIZE,
 				   &self->where));
 	EXPECT_EQ(PAGES, self->where.peer);
 	EXPECT_EQ(variant->advice == MADV_HUGEPAGE ? PAGES : 0, self->where.huge);
 	EXPECT_EQ(0, self->where.vram + self->where.ram + self->where.none);
 	EXPECT_STATS(0, PAGES, 0);
-	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(self->evicted, pages_evicted(rig->gpu));
 }
 
 TEST_F(alias, is_not_given_out_while_switched_off)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
 	ASSERT_EQ(0, aliases_enable(false));
-	EXPECT_EQ(0, gpu_residency(self->other, bench->buf.mem, SIZE,
+	EXPECT_EQ(0, gpu_residency(self->other, rig->buf.mem, SIZE,
 				   &self->where));
-	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 	EXPECT_EQ(0, aliases_enable(true));
 
 	EXPECT_EQ(PAGES, self->where.none);
 	EXPECT_STATS(0, 0, 0);
-	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(self->evicted, pages_evicted(rig->gpu));
 }
 
 TEST_F(alias, switch_takes_two_words)
@@ -154,20 +154,20 @@ TEST_F(alias, switch_takes_two_words)
 	EXPECT_EQ(-EINVAL, file_write(path, "0"));
 	EXPECT_EQ(0, file_write(path, "never\n"));
 	EXPECT_EQ(0, file_write(path, "always\n"));
-	EXPECT_EQ(-1, bench_differs(&self->bench));
-	EXPECT_EQ(self->evicted, pages_evicted(self->bench.gpu));
+	EXPECT_EQ(-1, rig_differs(&self->rig));
+	EXPECT_EQ(self->evicted, pages_evicted(self->rig.gpu));
 }
 
 TEST_F(alias, of_each_page_is_counted_once)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, bench_register(bench));
+	ASSERT_EQ(0, rig_register(rig));
 	EXPECT_STATS(PAGES, 0, 0);
 
 	/* The MR has mapped all pages, so nothing faults or is counted again. */
-	EXPECT_EQ(-1, bench_differs(bench));
-	ASSERT_EQ(0, bench_write_new(bench, 1, SIZE - 1));
+	EXPECT_EQ(-1, rig_differs(rig));
+	ASSERT_EQ(0, rig_write_new(rig, 1, SIZE - 1));
 	EXPECT_STATS(PAGES, 0, 0);
 }
 
@@ -230,11 +230,11 @@ static void count_pages(const char *line, void *arg)
 
 TEST_F(alias, of_a_huge_page_is_found_in_one_step)
 {
-	struct bench *bench = &self->bench;
-	struct traced traced = { .mem = bench->buf.mem, .tail = " route=cpu\n" };
+	struct rig *rig = &self->rig;
+	struct traced traced = { .mem = rig->buf.mem, .tail = " route=cpu\n" };
 
 	ASSERT_EQ(0, trace_start(ALIAS_EVENT "enable"));
-	EXPECT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
+	EXPECT_EQ(0, rig_prefetch(rig, 0, SIZE, 1));
 	ASSERT_EQ(0, trace_stop(ALIAS_EVENT "enable", count_pages, &traced));
 
 	EXPECT_EQ(0, traced.wrong);
@@ -252,14 +252,14 @@ static int do_nothing(void *arg)
 /* After fork() a page has no alias for writing. */
 TEST_F(alias, that_is_not_given_out_is_traced_and_counted)
 {
-	struct bench *bench = &self->bench;
-	struct traced traced = { .mem = bench->buf.mem, .tail = " reason=readonly\n" };
+	struct rig *rig = &self->rig;
+	struct traced traced = { .mem = rig->buf.mem, .tail = " reason=readonly\n" };
 	uint64_t readonly = stat_read("fallback_readonly");
 	struct child child;
 
 	ASSERT_EQ(0, child_fork(&child, do_nothing, NULL));
 	ASSERT_EQ(0, trace_start(FALLBACK_EVENT "enable"));
-	EXPECT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
+	EXPECT_EQ(0, rig_prefetch(rig, 0, SIZE, 1));
 	ASSERT_EQ(0, trace_stop(FALLBACK_EVENT "enable", count_pages, &traced));
 
 	EXPECT_EQ(0, traced.wrong);
@@ -269,7 +269,7 @@ TEST_F(alias, that_is_not_given_out_is_traced_and_counted)
 	EXPECT_EQ(readonly + PAGES, stat_read("fallback_readonly"));
 	EXPECT_STATS(0, 0, PAGES);
 	EXPECT_EQ(0, child_end(&child));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 /* Tools that parse the format file do not know the kernel's enum names. */
@@ -291,7 +291,7 @@ static void count_reads(const char *line, void *arg)
  * How often does the walk start for memory that migrates page by page? There are only
  * 64 pages, so that a slow kernel migrates them within a second.
  */
-static long walks_of_memory_without_a_window(struct bench *bench, int dmirror,
+static long walks_of_memory_without_a_window(struct rig *rig, int dmirror,
 					     bool enable)
 {
 	const size_t size = 64 * PAGE;
@@ -310,12 +310,12 @@ static long walks_of_memory_without_a_window(struct bench *bench, int dmirror,
 	cmd.ptr = (uintptr_t)copy.mem;
 	if (ioctl(dmirror, HMM_DMIRROR_MIGRATE_TO_DEV, &cmd) || cmd.cpages != cmd.npages)
 		return -EIO;
-	mr = rdma_reg_odp(&bench->link.far, buf.mem, size);
+	mr = rdma_reg_odp(&rig->conn.far, buf.mem, size);
 	if (!mr)
 		return -errno;
 
 	err = aliases_enable(enable) ?: trace_start(MMAP_LOCK_EVENT) ?:
-	      rdma_prefetch(&bench->link.far, mr, buf.mem, size, 1) ?:
+	      rdma_prefetch(&rig->conn.far, mr, buf.mem, size, 1) ?:
 	      trace_stop(MMAP_LOCK_EVENT, count_reads, &walks) ?:
 	      aliases_enable(true);
 	if (!err && (!page_is_present(buf.mem) || buffer_differs(&buf) >= 0))
@@ -332,8 +332,8 @@ TEST_F(alias, where_there_is_none_costs_no_more_walks)
 	long on, off;
 
 	ASSERT_LE(0, dmirror);
-	off = walks_of_memory_without_a_window(&self->bench, dmirror, false);
-	on = walks_of_memory_without_a_window(&self->bench, dmirror, true);
+	off = walks_of_memory_without_a_window(&self->rig, dmirror, false);
+	on = walks_of_memory_without_a_window(&self->rig, dmirror, true);
 	EXPECT_LT(0, off);
 	EXPECT_LT(0, on);
 	EXPECT_GE(off, on);
@@ -348,7 +348,7 @@ TEST_F(alias, residency_populates_nothing)
 	size_t pos;
 
 	ASSERT_EQ(0, buffer_map(&hole, SIZE, variant->advice));
-	ASSERT_EQ(0, gpu_residency(self->bench.gpu, hole.mem, SIZE,
+	ASSERT_EQ(0, gpu_residency(self->rig.gpu, hole.mem, SIZE,
 				   &self->where));
 	EXPECT_EQ(PAGES, self->where.none);
 	for (pos = 0; pos < SIZE; pos += PAGE) {
@@ -365,7 +365,7 @@ TEST_F(alias, registration_populates_nothing)
 	size_t pos;
 
 	ASSERT_EQ(0, buffer_map(&hole, SIZE, variant->advice));
-	mr = rdma_reg_odp(&self->bench.link.far, hole.mem, SIZE);
+	mr = rdma_reg_odp(&self->rig.conn.far, hole.mem, SIZE);
 	ASSERT_NE(NULL, mr);
 	for (pos = 0; pos < SIZE; pos += PAGE) {
 		EXPECT_FALSE(page_is_present(hole.mem + pos));
@@ -377,23 +377,23 @@ TEST_F(alias, registration_populates_nothing)
 
 TEST_F(alias, registration_leaves_swapped_out_memory_there)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	size_t pos;
 
-	ASSERT_EQ(0, gpu_to_ram(bench->gpu, bench->buf.mem, SIZE));
-	ASSERT_EQ(0, pages_out(bench->buf.mem, SIZE));
-	ASSERT_EQ(0, bench_register(bench));
+	ASSERT_EQ(0, gpu_to_ram(rig->gpu, rig->buf.mem, SIZE));
+	ASSERT_EQ(0, pages_out(rig->buf.mem, SIZE));
+	ASSERT_EQ(0, rig_register(rig));
 	for (pos = 0; pos < SIZE; pos += PAGE)
-		EXPECT_FALSE(page_is_present(bench->buf.mem + pos));
+		EXPECT_FALSE(page_is_present(rig->buf.mem + pos));
 }
 
 /* Memory that userfaultfd protects against any access is reported to no device. */
 TEST_F(alias, of_protected_memory_is_not_there)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_RWP };
 	struct uffdio_register reg = {
-		.range = { (uintptr_t)bench->buf.mem, SIZE },
+		.range = { (uintptr_t)rig->buf.mem, SIZE },
 		.mode = UFFDIO_REGISTER_MODE_RWP,
 	};
 	struct uffdio_rwprotect protect = {
@@ -404,24 +404,24 @@ TEST_F(alias, of_protected_memory_is_not_there)
 	ASSERT_LE(0, uffd);
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_API, &api));
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
-	EXPECT_EQ(PAGES, pages_in_reach(self->other, bench->buf.mem, SIZE));
+	EXPECT_EQ(PAGES, pages_in_reach(self->other, rig->buf.mem, SIZE));
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_RWPROTECT, &protect));
-	EXPECT_EQ(0, pages_in_reach(self->other, bench->buf.mem, SIZE));
-	EXPECT_EQ(0, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(0, pages_in_reach(self->other, rig->buf.mem, SIZE));
+	EXPECT_EQ(0, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 	protect.mode = 0;
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_RWPROTECT, &protect));
-	EXPECT_EQ(PAGES, pages_in_reach(self->other, bench->buf.mem, SIZE));
-	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
-	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(PAGES, pages_in_reach(self->other, rig->buf.mem, SIZE));
+	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
+	EXPECT_EQ(self->evicted, pages_evicted(rig->gpu));
 	close(uffd);
 }
 
 /* A fault could provide the memory, so the snapshot does not fail. */
 TEST_F(alias, snapshot_of_a_caller_without_a_client_is_empty)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	struct hmm_dmirror_cmd cmd = {
-		.addr = (uintptr_t)bench->buf.mem,
+		.addr = (uintptr_t)rig->buf.mem,
 		.npages = PAGES,
 	};
 	int fd = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
@@ -433,7 +433,7 @@ TEST_F(alias, snapshot_of_a_caller_without_a_client_is_empty)
 	ASSERT_EQ(0, ioctl(fd, HMM_DMIRROR_SNAPSHOT, &cmd));
 	EXPECT_EQ(PAGES, cmd.cpages);
 	EXPECT_EQ(-1, differs(found, none, PAGES));
-	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(self->evicted, pages_evicted(rig->gpu));
 	EXPECT_STATS(0, 0, 0);
 	close(fd);
 }
@@ -442,24 +442,24 @@ TEST_F(alias, snapshot_of_a_caller_without_a_client_is_empty)
 
 TEST_F(alias, is_not_for_a_gpu_that_takes_the_memory_over)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, self->other, 0, SIZE));
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, self->other));
-	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, self->other, 0, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, self->other));
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(rig->gpu));
 	EXPECT_STATS(0, 0, 0);
 
 	/* The importer's mapping was invalidated. */
-	EXPECT_EQ(-1, bench_differs(bench));
-	EXPECT_EQ(PAGES, pages_in_vram(self->other, bench->buf.mem, SIZE));
+	EXPECT_EQ(-1, rig_differs(rig));
+	EXPECT_EQ(PAGES, pages_in_vram(self->other, rig->buf.mem, SIZE));
 }
 
 TEST_F(alias, is_not_for_a_caller_without_a_client)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	struct hmm_dmirror_cmd cmd = {
-		.addr = (uintptr_t)bench->buf.mem,
-		.ptr = (uintptr_t)bench->ram.mem,
+		.addr = (uintptr_t)rig->buf.mem,
+		.ptr = (uintptr_t)rig->ram.mem,
 		.npages = PAGES,
 	};
 	int fd = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
@@ -473,8 +473,8 @@ TEST_F(alias, is_not_for_a_caller_without_a_client)
 	} while (is_out_of_patience(err, start));
 	ASSERT_EQ(0, err);
 	EXPECT_EQ(PAGES, cmd.cpages);
-	EXPECT_EQ(-1, differs(bench->ram.mem, bench->buf.shadow, SIZE));
-	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
+	EXPECT_EQ(-1, differs(rig->ram.mem, rig->buf.shadow, SIZE));
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(rig->gpu));
 	EXPECT_STATS(0, 0, 0);
 	close(fd);
 }
@@ -482,113 +482,113 @@ TEST_F(alias, is_not_for_a_caller_without_a_client)
 /* Such an MR is not on-demand: it pins its pages for as long as it lives. */
 TEST_F(alias, is_not_for_an_mr_that_pins)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	uint64_t pages;
 	struct ibv_mr *mr;
 
-	mr = ibv_reg_mr(bench->link.far.pd, bench->buf.mem, SIZE,
+	mr = ibv_reg_mr(rig->conn.far.pd, rig->buf.mem, SIZE,
 			IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
 	ASSERT_NE(NULL, mr);
-	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(rig->gpu));
 	EXPECT_STATS(0, 0, 0);
 
 	/* The GPU has to use the pinned pages in RAM. */
-	ASSERT_EQ(0, gpu_to_vram(bench->gpu, bench->buf.mem, SIZE, &pages));
+	ASSERT_EQ(0, gpu_to_vram(rig->gpu, rig->buf.mem, SIZE, &pages));
 	EXPECT_EQ(0, pages);
-	ASSERT_EQ(0, buffer_xor(&bench->buf, bench->gpu, 8, SIZE - 8));
-	ASSERT_EQ(0, rdma_write(&bench->link.near, bench->ram.mem + 1,
-				bench->ram_mr->lkey,
-				(uintptr_t)bench->buf.mem + 1, mr->rkey,
+	ASSERT_EQ(0, buffer_xor(&rig->buf, rig->gpu, 8, SIZE - 8));
+	ASSERT_EQ(0, rdma_write(&rig->conn.near, rig->ram.mem + 1,
+				rig->ram_mr->lkey,
+				(uintptr_t)rig->buf.mem + 1, mr->rkey,
 				HUGE_PAGE));
-	memcpy(bench->buf.shadow + 1, bench->ram.shadow + 1, HUGE_PAGE);
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	memcpy(rig->buf.shadow + 1, rig->ram.shadow + 1, HUGE_PAGE);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
 	ibv_dereg_mr(mr);
 
 	/* Pages that the GPU has mapped stay in RAM until they are prefetched. */
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
-	EXPECT_EQ(0, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
+	EXPECT_EQ(0, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 /* Two GPUs */
 
 TEST_F(alias, mr_over_memory_of_two_gpus)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	uint64_t other_evicted;
 
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, self->other, HUGE_PAGE,
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, self->other, HUGE_PAGE,
 				    HUGE_PAGE));
-	EXPECT_EQ(self->evicted + PAGES / 2, pages_evicted(bench->gpu));
+	EXPECT_EQ(self->evicted + PAGES / 2, pages_evicted(rig->gpu));
 	other_evicted = pages_evicted(self->other);
 
-	EXPECT_EQ(-1, bench_differs(bench));
-	ASSERT_EQ(0, bench_write_new(bench, PAGE + 1, SIZE - 2 * PAGE));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
+	ASSERT_EQ(0, rig_write_new(rig, PAGE + 1, SIZE - 2 * PAGE));
+	EXPECT_EQ(-1, rig_differs(rig));
 
-	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
-	ASSERT_EQ(0, bench_write_new(bench, HUGE_PAGE - 3, 7));
-	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, rig_prefetch(rig, 0, SIZE, 1));
+	ASSERT_EQ(0, rig_write_new(rig, HUGE_PAGE - 3, 7));
+	EXPECT_EQ(-1, rig_differs(rig));
 
-	EXPECT_EQ(PAGES / 2, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
-	EXPECT_EQ(PAGES / 2, pages_in_vram(self->other, bench->buf.mem, SIZE));
-	EXPECT_EQ(self->evicted + PAGES / 2, pages_evicted(bench->gpu));
+	EXPECT_EQ(PAGES / 2, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
+	EXPECT_EQ(PAGES / 2, pages_in_vram(self->other, rig->buf.mem, SIZE));
+	EXPECT_EQ(self->evicted + PAGES / 2, pages_evicted(rig->gpu));
 	EXPECT_EQ(other_evicted, pages_evicted(self->other));
 }
 
 TEST_F(alias, transfer_from_gpu_to_gpu)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	uint64_t other_evicted;
 
-	ASSERT_EQ(0, buffer_to_vram(&bench->ram, self->other, 0, SIZE));
+	ASSERT_EQ(0, buffer_to_vram(&rig->ram, self->other, 0, SIZE));
 	other_evicted = pages_evicted(self->other);
 
-	ASSERT_EQ(0, bench_write(bench, PAGE - 1, HUGE_PAGE));
-	memcpy(bench->buf.shadow + PAGE - 1, bench->ram.shadow + PAGE - 1,
+	ASSERT_EQ(0, rig_write(rig, PAGE - 1, HUGE_PAGE));
+	memcpy(rig->buf.shadow + PAGE - 1, rig->ram.shadow + PAGE - 1,
 	       HUGE_PAGE);
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
-	ASSERT_EQ(0, bench_read(bench, HUGE_PAGE, HUGE_PAGE));
-	memcpy(bench->ram.shadow + HUGE_PAGE, bench->buf.shadow + HUGE_PAGE,
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
+	ASSERT_EQ(0, rig_read(rig, HUGE_PAGE, HUGE_PAGE));
+	memcpy(rig->ram.shadow + HUGE_PAGE, rig->buf.shadow + HUGE_PAGE,
 	       HUGE_PAGE);
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->ram, self->other));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->ram, self->other));
 
-	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(self->evicted, pages_evicted(rig->gpu));
 	EXPECT_EQ(other_evicted, pages_evicted(self->other));
-	EXPECT_EQ(-1, buffer_differs(&bench->ram));
+	EXPECT_EQ(-1, buffer_differs(&rig->ram));
 }
 
 TEST_F(alias, gpu_copies_from_the_memory_of_another)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, buffer_to_vram(&bench->ram, self->other, 0, SIZE));
-	ASSERT_EQ(0, gpu_copy(bench->gpu, bench->buf.mem + 8,
-			      bench->ram.mem + PAGE - 8, HUGE_PAGE));
-	memcpy(bench->buf.shadow + 8, bench->ram.shadow + PAGE - 8, HUGE_PAGE);
-	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, buffer_to_vram(&rig->ram, self->other, 0, SIZE));
+	ASSERT_EQ(0, gpu_copy(rig->gpu, rig->buf.mem + 8,
+			      rig->ram.mem + PAGE - 8, HUGE_PAGE));
+	memcpy(rig->buf.shadow + 8, rig->ram.shadow + PAGE - 8, HUGE_PAGE);
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 static int move_to_one_or_the_other(struct worker *worker)
 {
-	int gpu = worker->rounds % 2 ? worker->bench->gpu : worker->gpu;
+	int gpu = worker->rounds % 2 ? worker->rig->gpu : worker->gpu;
 
-	return gpu_to_vram(gpu, worker->bench->buf.mem, SIZE, NULL);
+	return gpu_to_vram(gpu, worker->rig->buf.mem, SIZE, NULL);
 }
 
 TEST_F(alias, follows_memory_from_gpu_to_gpu)
 {
-	struct bench *bench = &self->bench;
-	struct worker worker = { .bench = bench, .gpu = self->other };
+	struct rig *rig = &self->rig;
+	struct worker worker = { .rig = rig, .gpu = self->other };
 	int i, err = 0;
 
 	ASSERT_EQ(0, worker_start(&worker, move_to_one_or_the_other));
 	for (i = 0; (i < 200 || worker.rounds < 4) && !err && !worker.err; i++)
-		err = bench_add(bench, (i % 5 * 97 * PAGE + 16) % SIZE, i + 1);
+		err = rig_add(rig, (i % 5 * 97 * PAGE + 16) % SIZE, i + 1);
 	EXPECT_EQ(0, worker_stop(&worker));
 	EXPECT_EQ(0, err);
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 TEST_HARNESS_MAIN

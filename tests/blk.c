@@ -25,10 +25,10 @@
 #include "../linux/samples/hmm/hmm_blk.h"
 #include "gpu.h"
 #include "measure.h"
-#include "lib/bench.h"
 #include "lib/child.h"
 #include "lib/file.h"
 #include "lib/harness.h"
+#include "lib/rig.h"
 #include "lib/route.h"
 #include "lib/stats.h"
 #include "lib/swap.h"
@@ -483,7 +483,7 @@ TEST_F(blk, child_reads_into_memory_that_is_shared_with_its_parent)
 
 static int move_away_and_back(struct worker *worker)
 {
-	struct buffer *buf = &worker->bench->buf;
+	struct buffer *buf = &worker->rig->buf;
 	int err = gpu_to_ram(worker->gpu, buf->mem, buf->size);
 
 	if (!err && worker->rounds % 2)
@@ -511,8 +511,8 @@ static int transfer_all(FIXTURE_DATA(blk) *self, uint32_t flags, size_t at,
 
 TEST_F(blk, memory_moves_meanwhile)
 {
-	struct bench bench = { .buf = self->buf };
-	struct worker worker = { .bench = &bench, .gpu = self->gpu[0] };
+	struct rig rig = { .buf = self->buf };
+	struct worker worker = { .rig = &rig, .gpu = self->gpu[0] };
 	size_t size = MIB(3) + SECTOR, at, pos;
 	int i;
 

@@ -18,11 +18,11 @@
 #include <netinet/ip.h>
 #include <rdma/rdma_user_rxe.h>
 
-#include "lib/bench.h"
 #include "lib/child.h"
 #include "lib/file.h"
 #include "lib/harness.h"
 #include "lib/raw_wqe.h"
+#include "lib/rig.h"
 #include "lib/waiting.h"
 
 #define SIZE	MIB(2)
@@ -106,11 +106,11 @@ static struct ibv_mr *reg(struct ibv_pd *pd, void *mem, size_t size,
 }
 
 /* The far side's own requests, with memory of the near side as the other end. */
-static int attempt_local(struct bench *bench, const struct attempt *a)
+static int attempt_local(struct rig *rig, const struct attempt *a)
 {
-	struct rdma *far = &bench->link.far, *near = &bench->link.near;
-	uint8_t *ram = bench->ram.mem;
-	uint32_t key = bench->ram_mr->lkey;
+	struct rdma *far = &rig->conn.far, *near = &rig->conn.near;
+	uint8_t *ram = rig->ram.mem;
+	uint32_t key = rig->ram_mr->lkey;
 	void *mem = (void *)a->iova;
 	int err, err2;
 
@@ -131,11 +131,11 @@ static int attempt_local(struct bench *bench, const struct attempt *a)
 	}
 }
 
-static int attempt(struct bench *bench, const struct attempt *a)
+static int attempt(struct rig *rig, const struct attempt *a)
 {
-	struct rdma *near = &bench->link.near;
-	uint8_t *ram = bench->ram.mem;
-	uint32_t key = bench->ram_mr->lkey;
+	struct rdma *near = &rig->conn.near;
+	uint8_t *ram = rig->ram.mem;
+	uint32_t key = rig->ram_mr->lkey;
 	uint64_t *word = (uint64_t *)ram;
 
 	switch (a->op) {
@@ -151,7 +151,7 @@ static int attempt(struct bench *bench, const struct attempt *a)
 	case ATOMIC_WRITE:
 		return raw_atomic_write(near, a->iova, a->key, 0x1122334455667788);
 	default:
-		return attempt_local(bench, a);
+		return attempt_local(rig, a);
 	}
 }
 
@@ -159,9 +159,9 @@ static int attempt(struct bench *bench, const struct attempt *a)
  * The operation was done at @at of the buffer: update the shadows, and compare both
  * buffers as a whole.
  */
-static bool done_right(struct bench *bench, const struct attempt *a, size_t at)
+static bool done_right(struct rig *rig, const struct attempt *a, size_t at)
 {
-	uint8_t *shadow = bench->buf.shadow + at, *ram = bench->ram.shadow;
+	uint8_t *shadow = rig->buf.shadow + at, *ram = rig->ram.shadow;
 	uint64_t word;
 
 	switch (a->op) {
@@ -190,8 +190,8 @@ static bool done_right(struct bench *bench, const struct attempt *a, size_t at)
 		break;
 	}
 
-	return buffer_differs_on_gpu(&bench->buf, bench->gpu) == -1 &&
-	       buffer_differs(&bench->ram) == -1;
+	return buffer_differs_on_gpu(&rig->buf, rig->gpu) == -1 &&
+	       buffer_differs(&rig->ram) == -1;
 }
 
 /*
@@ -199,11 +199,11 @@ static bool done_right(struct bench *bench, const struct attempt *a, size_t at)
  * the peer, @idle, does not notice: put its QP into the error state, which also flushes
  * its receives.
  */
-static int revive(struct link *link, struct rdma *idle)
+static int revive(struct conn *conn, struct rdma *idle)
 {
 	struct ibv_cq *cqs[] = {
-		link->near.cq, link->near.qp->recv_cq,
-		link->far.cq, link->far.qp->recv_cq,
+		conn->near.cq, conn->near.qp->recv_cq,
+		conn->far.cq, conn->far.qp->recv_cq,
 	};
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
 	unsigned int i;
@@ -212,7 +212,7 @@ static int revive(struct link *link, struct rdma *idle)
 
 	if (idle)
 		ibv_modify_qp(idle->qp, &attr, IBV_QP_STATE);
-	err = link_revive(link);
+	err = conn_revive(conn);
 	for (i = 0; i < ARRAY_LEN(cqs); i++)
 		while (ibv_poll_cq(cqs[i], 1, &wc) > 0)
 			;
@@ -220,14 +220,14 @@ static int revive(struct link *link, struct rdma *idle)
 	return err;
 }
 
-/* Refused: nothing has changed on either side, and the link can be connected again. */
-static bool refused(struct bench *bench, const struct attempt *a)
+/* Refused: nothing has changed on either side, and both can be connected again. */
+static bool refused(struct rig *rig, const struct attempt *a)
 {
 	bool own = a->op == SEND || a->op == READ_INTO || a->op == WRITE_FROM;
-	int err = attempt(bench, a);
-	int err2 = revive(&bench->link, own ? &bench->link.near : NULL);
-	ssize_t buf = buffer_differs_on_gpu(&bench->buf, bench->gpu);
-	ssize_t ram = buffer_differs(&bench->ram);
+	int err = attempt(rig, a);
+	int err2 = revive(&rig->conn, own ? &rig->conn.near : NULL);
+	ssize_t buf = buffer_differs_on_gpu(&rig->buf, rig->gpu);
+	ssize_t ram = buffer_differs(&rig->ram);
 
 	if (err == -EREMOTEIO && !err2 && buf == -1 && ram == -1)
 		return true;
@@ -237,7 +237,7 @@ static bool refused(struct bench *bench, const struct attempt *a)
 }
 
 FIXTURE(bounds) {
-	struct bench bench;
+	struct rig rig;
 	struct buffer others[2];
 	struct ibv_mr *other_mrs[8];
 	struct ibv_mr *mr;
@@ -275,19 +275,19 @@ FIXTURE_SETUP(bounds)
 	unsigned int i;
 	uint8_t *mem;
 
-	ASSERT_EQ(0, bench_init(&self->bench, SIZE, MADV_HUGEPAGE));
-	pd = self->bench.link.far.pd;
-	buffer_write(&self->bench.buf, 0, SIZE);
-	buffer_write(&self->bench.ram, 0, SIZE);
+	ASSERT_EQ(0, rig_init(&self->rig, SIZE, MADV_HUGEPAGE));
+	pd = self->rig.conn.far.pd;
+	buffer_write(&self->rig.buf, 0, SIZE);
+	buffer_write(&self->rig.ram, 0, SIZE);
 	if (variant->where == IN_VRAM)
-		ASSERT_EQ(0, buffer_to_vram(&self->bench.buf, self->bench.gpu,
+		ASSERT_EQ(0, buffer_to_vram(&self->rig.buf, self->rig.gpu,
 					    0, SIZE));
 
 	for (i = 0; i < ARRAY_LEN(self->others); i++) {
 		ASSERT_EQ(0, buffer_map(&self->others[i], SIZE, MADV_NOHUGEPAGE));
 		buffer_write(&self->others[i], 0, SIZE);
 	}
-	mem = self->bench.buf.mem + MR_AT;
+	mem = self->rig.buf.mem + MR_AT;
 	self->iova = iova_of(variant->iova, (uintptr_t)mem);
 	for (i = 0; i < ARRAY_LEN(self->other_mrs); i++) {
 		struct buffer *other = &self->others[i % 2];
@@ -296,7 +296,7 @@ FIXTURE_SETUP(bounds)
 			self->mr = reg(pd, mem, MR_SIZE, self->iova, variant->where);
 			ASSERT_NE(NULL, self->mr);
 		}
-		self->other_mrs[i] = reg(self->bench.link.near.pd, other->mem,
+		self->other_mrs[i] = reg(self->rig.conn.near.pd, other->mem,
 					 SIZE, (uintptr_t)other->mem, IN_RAM);
 		ASSERT_NE(NULL, self->other_mrs[i]);
 	}
@@ -313,19 +313,19 @@ FIXTURE_TEARDOWN(bounds)
 		buffer_unmap(&self->others[i]);
 	}
 	EXPECT_EQ(0, ibv_dereg_mr(self->mr));
-	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(-1, buffer_differs(&self->rig.buf));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
 #define EXPECT_DONE(_a, _at) do {					\
-	EXPECT_EQ(0, attempt(&self->bench, &(_a)));			\
-	EXPECT_TRUE(done_right(&self->bench, &(_a), _at)) {		\
+	EXPECT_EQ(0, attempt(&self->rig, &(_a)));			\
+	EXPECT_TRUE(done_right(&self->rig, &(_a), _at)) {		\
 		TH_LOG("%s at %#lx", op_names[(_a).op], (_a).iova);	\
 	}								\
 } while (0)
 
 #define EXPECT_REFUSED(_a) do {						\
-	EXPECT_TRUE(refused(&self->bench, &(_a))) {			\
+	EXPECT_TRUE(refused(&self->rig, &(_a))) {			\
 		TH_LOG("%s at %#lx, %zu bytes", op_names[(_a).op],	\
 		       (_a).iova, (_a).size);				\
 	}								\
@@ -358,7 +358,7 @@ TEST_F(bounds, what_is_named_is_reached)
 
 TEST_F(bounds, what_is_not_is_out_of_reach)
 {
-	uint64_t iova = self->iova, addr = (uintptr_t)self->bench.buf.mem + MR_AT;
+	uint64_t iova = self->iova, addr = (uintptr_t)self->rig.buf.mem + MR_AT;
 	const struct { uint64_t iova; size_t size; } outside[] = {
 		{ iova - 8, 8 },
 		{ iova - 8, 2 * PAGE },
@@ -402,7 +402,7 @@ TEST_F(bounds, what_is_not_is_out_of_reach)
 /* A process prefetches its own memory, but reaches no further than its peers. */
 TEST_F(bounds, prefetch)
 {
-	struct ibv_pd *pd = self->bench.link.far.pd;
+	struct ibv_pd *pd = self->rig.conn.far.pd;
 	uint64_t iova = self->iova;
 	unsigned int i, flags;
 	const struct { uint64_t iova; uint32_t size; int ok; } ranges[] = {
@@ -436,13 +436,13 @@ TEST_F(bounds, prefetch)
 			}
 		}
 	}
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->bench.buf, self->bench.gpu));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->rig.buf, self->rig.gpu));
 }
 
 /* Keys that do not exist, or do not allow a prefetch */
 TEST_F(bounds, prefetch_by_other_keys)
 {
-	struct ibv_pd *pd = self->bench.link.far.pd, *pd2;
+	struct ibv_pd *pd = self->rig.conn.far.pd, *pd2;
 	struct ibv_mr *ro, *pinned, *foreign;
 	struct ibv_mw *mw;
 	struct ibv_sge sge = {
@@ -450,13 +450,13 @@ TEST_F(bounds, prefetch_by_other_keys)
 	};
 	unsigned int i;
 
-	pd2 = ibv_alloc_pd(self->bench.link.far.ctx);
+	pd2 = ibv_alloc_pd(self->rig.conn.far.ctx);
 	ASSERT_NE(NULL, pd2);
 	mw = ibv_alloc_mw(pd, IBV_MW_TYPE_2);
 	ASSERT_NE(NULL, mw);
-	foreign = reg(pd2, self->bench.buf.mem + MR_AT, MR_SIZE, self->iova, IN_RAM);
-	pinned = reg(pd, self->bench.ram.mem, MR_SIZE, self->iova, PINNED);
-	ro = ibv_reg_mr_iova(pd, self->bench.buf.mem + MR_AT, MR_SIZE, self->iova,
+	foreign = reg(pd2, self->rig.buf.mem + MR_AT, MR_SIZE, self->iova, IN_RAM);
+	pinned = reg(pd, self->rig.ram.mem, MR_SIZE, self->iova, PINNED);
+	ro = ibv_reg_mr_iova(pd, self->rig.buf.mem + MR_AT, MR_SIZE, self->iova,
 			     IBV_ACCESS_ON_DEMAND | IBV_ACCESS_REMOTE_READ);
 	ASSERT_NE(NULL, foreign);
 	ASSERT_NE(NULL, pinned);
@@ -496,10 +496,10 @@ TEST_F(bounds, prefetch_by_other_keys)
 #define WINDOW_AT	(KIB(512) + 5 * PAGE + 8)
 #define WINDOW_SIZE	(3 * PAGE + 16)
 
-static int bind_window(struct bench *bench, struct ibv_mw *mw, struct ibv_mr *mr,
+static int bind_window(struct rig *rig, struct ibv_mw *mw, struct ibv_mr *mr,
 		       uint64_t iova, uint64_t size, int access, uint32_t *rkey)
 {
-	struct rdma *far = &bench->link.far;
+	struct rdma *far = &rig->conn.far;
 	struct ibv_mw_bind_info info = {
 		.mr = mr, .addr = iova, .length = size, .mw_access_flags = access,
 	};
@@ -522,12 +522,12 @@ static void windows(struct __test_metadata *_metadata, FIXTURE_DATA(bounds) *sel
 		{ -8UL, 16 },
 		{ start + 8, KIB(256) },
 	};
-	struct ibv_mw *mw = ibv_alloc_mw(self->bench.link.far.pd, type);
+	struct ibv_mw *mw = ibv_alloc_mw(self->rig.conn.far.pd, type);
 	struct attempt a;
 	unsigned int i;
 
 	ASSERT_NE(NULL, mw);
-	ASSERT_EQ(0, bind_window(&self->bench, mw, self->mr, self->iova + WINDOW_AT,
+	ASSERT_EQ(0, bind_window(&self->rig, mw, self->mr, self->iova + WINDOW_AT,
 				 WINDOW_SIZE,
 				 access | (zero_based ? IBV_ACCESS_ZERO_BASED : 0),
 				 &a.key));
@@ -572,8 +572,8 @@ TEST_F(bounds, window_that_begins_at_zero)
 /* The memory is visible to all devices already, so a flush only succeeds or fails. */
 TEST_F(bounds, flush)
 {
-	struct bench *bench = &self->bench;
-	struct rdma *near = &bench->link.near, *far = &bench->link.far;
+	struct rig *rig = &self->rig;
+	struct rdma *near = &rig->conn.near, *far = &rig->conn.far;
 	uint64_t iova = self->iova, start = iova + WINDOW_AT;
 	const struct { uint64_t iova, size; bool mr, window; } ranges[] = {
 		{ iova, MR_SIZE, true, false },
@@ -592,17 +592,17 @@ TEST_F(bounds, flush)
 	unsigned int i;
 	uint32_t rkey;
 
-	mr = ibv_reg_mr_iova(far->pd, bench->buf.mem + MR_AT, MR_SIZE, iova,
+	mr = ibv_reg_mr_iova(far->pd, rig->buf.mem + MR_AT, MR_SIZE, iova,
 			     RAW_ACCESS_FLUSH_GLOBAL | IBV_ACCESS_MW_BIND |
 			     (variant->where == PINNED ? 0 : IBV_ACCESS_ON_DEMAND));
 	ASSERT_NE(NULL, mr);
 	ASSERT_NE(NULL, mw);
 
 	/* A window cannot allow flushes if its MR does not */
-	EXPECT_EQ(-EREMOTEIO, bind_window(bench, mw, self->mr, start, WINDOW_SIZE,
+	EXPECT_EQ(-EREMOTEIO, bind_window(rig, mw, self->mr, start, WINDOW_SIZE,
 					  RAW_ACCESS_FLUSH_GLOBAL, &rkey));
-	ASSERT_EQ(0, revive(&bench->link, &bench->link.near));
-	ASSERT_EQ(0, bind_window(bench, mw, mr, start, WINDOW_SIZE,
+	ASSERT_EQ(0, revive(&rig->conn, &rig->conn.near));
+	ASSERT_EQ(0, bind_window(rig, mw, mr, start, WINDOW_SIZE,
 				 RAW_ACCESS_FLUSH_GLOBAL, &rkey));
 
 	for (i = 0; i < 2 * ARRAY_LEN(ranges); i++) {
@@ -616,14 +616,14 @@ TEST_F(bounds, flush)
 			       ranges[i / 2].size, ranges[i / 2].iova);
 		}
 		if (!ok)
-			ASSERT_EQ(0, revive(&bench->link, NULL));
+			ASSERT_EQ(0, revive(&rig->conn, NULL));
 	}
 
 	/* Unknown types of flushes */
 	for (i = 0; i < ARRAY_LEN(unknown); i++) {
 		ASSERT_EQ(0, raw_allow_flush(far));
 		EXPECT_EQ(-EREMOTEIO, raw_flush(near, iova, mr->rkey, 8, unknown[i]));
-		ASSERT_EQ(0, revive(&bench->link, NULL));
+		ASSERT_EQ(0, revive(&rig->conn, NULL));
 	}
 
 	ASSERT_EQ(0, raw_allow_flush(far));
@@ -638,7 +638,7 @@ TEST_F(bounds, flush)
 TEST_F(bounds, a_qp_goes_before_its_window)
 {
 	struct ibv_mw *mw;
-	struct link link;
+	struct conn conn;
 	uint32_t rkey;
 	struct ibv_mw_bind_info info = {
 		.mr = self->mr, .addr = self->iova, .length = PAGE,
@@ -647,26 +647,26 @@ TEST_F(bounds, a_qp_goes_before_its_window)
 	struct ibv_pd *pd;
 	struct ibv_mr *mr;
 
-	ASSERT_EQ(0, link_up(&link));
-	pd = link.far.pd;
-	mr = reg(pd, self->bench.buf.mem + MR_AT, MR_SIZE, self->iova, variant->where);
+	ASSERT_EQ(0, conn_up(&conn));
+	pd = conn.far.pd;
+	mr = reg(pd, self->rig.buf.mem + MR_AT, MR_SIZE, self->iova, variant->where);
 	mw = ibv_alloc_mw(pd, IBV_MW_TYPE_2);
 	ASSERT_NE(NULL, mr);
 	ASSERT_NE(NULL, mw);
 	info.mr = mr;
-	ASSERT_EQ(0, rdma_bind_mw(&link.far, mw, &info, &rkey));
+	ASSERT_EQ(0, rdma_bind_mw(&conn.far, mw, &info, &rkey));
 
-	EXPECT_EQ(0, ibv_destroy_qp(link.far.qp));
-	link.far.qp = NULL;
+	EXPECT_EQ(0, ibv_destroy_qp(conn.far.qp));
+	conn.far.qp = NULL;
 	EXPECT_EQ(EINVAL, ibv_dereg_mr(mr));
 	EXPECT_EQ(0, ibv_dealloc_mw(mw));
 	EXPECT_EQ(0, ibv_dereg_mr(mr));
-	link_down(&link);
+	conn_down(&conn);
 }
 
 TEST_F(bounds, windows_are_of_the_mr)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	uint64_t iova = self->iova;
 	const struct { uint64_t iova, size; } outside[] = {
 		{ iova - 1, 8 },
@@ -679,19 +679,19 @@ TEST_F(bounds, windows_are_of_the_mr)
 	unsigned int i, zero;
 
 	for (i = 0; i < 2 * ARRAY_LEN(outside); i++) {
-		struct ibv_mw *mw = ibv_alloc_mw(bench->link.far.pd, IBV_MW_TYPE_2);
+		struct ibv_mw *mw = ibv_alloc_mw(rig->conn.far.pd, IBV_MW_TYPE_2);
 		uint32_t rkey;
 
 		zero = i % 2;
 		ASSERT_NE(NULL, mw);
 		EXPECT_EQ(-EREMOTEIO,
-			  bind_window(bench, mw, self->mr, outside[i / 2].iova,
+			  bind_window(rig, mw, self->mr, outside[i / 2].iova,
 				      outside[i / 2].size, IBV_ACCESS_REMOTE_READ |
 				      (zero ? IBV_ACCESS_ZERO_BASED : 0), &rkey)) {
 			TH_LOG("at %#lx, %#lx bytes", outside[i / 2].iova,
 			       outside[i / 2].size);
 		}
-		ASSERT_EQ(0, revive(&bench->link, &bench->link.near));
+		ASSERT_EQ(0, revive(&rig->conn, &rig->conn.near));
 		EXPECT_EQ(0, ibv_dealloc_mw(mw));
 	}
 }
@@ -699,32 +699,32 @@ TEST_F(bounds, windows_are_of_the_mr)
 /* Local invalidate requests of the far side, and of a stranger, with the window's key. */
 TEST_F(bounds, a_window_is_its_owners_to_invalidate)
 {
-	struct bench *bench = &self->bench;
-	struct ibv_mw *mw = ibv_alloc_mw(bench->link.far.pd, IBV_MW_TYPE_2);
+	struct rig *rig = &self->rig;
+	struct ibv_mw *mw = ibv_alloc_mw(rig->conn.far.pd, IBV_MW_TYPE_2);
 	struct attempt a = { .op = READ, .size = PAGE };
-	struct link stranger;
+	struct conn stranger;
 
 	ASSERT_NE(NULL, mw);
-	ASSERT_EQ(0, link_up(&stranger));
+	ASSERT_EQ(0, conn_up(&stranger));
 
 	/* A window that has never been bound */
-	EXPECT_EQ(-EREMOTEIO, rdma_invalidate(&bench->link.far, mw->rkey));
-	ASSERT_EQ(0, revive(&bench->link, &bench->link.near));
+	EXPECT_EQ(-EREMOTEIO, rdma_invalidate(&rig->conn.far, mw->rkey));
+	ASSERT_EQ(0, revive(&rig->conn, &rig->conn.near));
 
 	a.iova = self->iova + WINDOW_AT;
-	ASSERT_EQ(0, bind_window(bench, mw, self->mr, a.iova, PAGE,
+	ASSERT_EQ(0, bind_window(rig, mw, self->mr, a.iova, PAGE,
 				 IBV_ACCESS_REMOTE_READ, &a.key));
 	EXPECT_DONE(a, MR_AT + WINDOW_AT);
 
 	EXPECT_EQ(-EREMOTEIO, rdma_invalidate(&stranger.far, a.key));
 	EXPECT_DONE(a, MR_AT + WINDOW_AT);
 
-	EXPECT_EQ(0, rdma_invalidate(&bench->link.far, a.key));
+	EXPECT_EQ(0, rdma_invalidate(&rig->conn.far, a.key));
 	EXPECT_REFUSED(a);
-	EXPECT_EQ(-EREMOTEIO, rdma_invalidate(&bench->link.far, a.key));
-	ASSERT_EQ(0, revive(&bench->link, &bench->link.near));
+	EXPECT_EQ(-EREMOTEIO, rdma_invalidate(&rig->conn.far, a.key));
+	ASSERT_EQ(0, revive(&rig->conn, &rig->conn.near));
 
-	link_down(&stranger);
+	conn_down(&stranger);
 	EXPECT_EQ(0, ibv_dealloc_mw(mw));
 }
 
@@ -733,38 +733,38 @@ TEST_F(bounds, a_window_is_its_owners_to_invalidate)
  */
 TEST(what_only_the_kernel_may_ask_for)
 {
-	struct link link;
+	struct conn conn;
 
-	ASSERT_EQ(0, link_up(&link));
+	ASSERT_EQ(0, conn_up(&conn));
 	/* A fast registration names its MR by a kernel pointer */
-	EXPECT_EQ(-EREMOTEIO, raw_fast_reg(&link.near, 0x4141414141414141));
-	ASSERT_EQ(0, revive(&link, &link.far));
-	link_down(&link);
+	EXPECT_EQ(-EREMOTEIO, raw_fast_reg(&conn.near, 0x4141414141414141));
+	ASSERT_EQ(0, revive(&conn, &conn.far));
+	conn_down(&conn);
 }
 
 TEST(inline_data_is_of_the_request)
 {
 	struct buffer buf;
 	struct ibv_mr *mr;
-	struct link link;
+	struct conn conn;
 
-	ASSERT_EQ(0, link_up(&link));
+	ASSERT_EQ(0, conn_up(&conn));
 	ASSERT_EQ(0, buffer_map(&buf, MIB(2), MADV_HUGEPAGE));
 	buffer_write(&buf, 0, MIB(2));
-	mr = rdma_reg_odp(&link.far, buf.mem, MIB(2));
+	mr = rdma_reg_odp(&conn.far, buf.mem, MIB(2));
 	ASSERT_NE(NULL, mr);
 
-	EXPECT_EQ(-EREMOTEIO, raw_inline_write(&link.near, (uintptr_t)buf.mem,
+	EXPECT_EQ(-EREMOTEIO, raw_inline_write(&conn.near, (uintptr_t)buf.mem,
 					       mr->rkey, 0, PAGE / 2));
-	ASSERT_EQ(0, revive(&link, &link.far));
-	EXPECT_EQ(-EREMOTEIO, raw_inline_write(&link.near, (uintptr_t)buf.mem,
+	ASSERT_EQ(0, revive(&conn, &conn.far));
+	EXPECT_EQ(-EREMOTEIO, raw_inline_write(&conn.near, (uintptr_t)buf.mem,
 					       mr->rkey, MIB(64), 8));
-	ASSERT_EQ(0, revive(&link, &link.far));
+	ASSERT_EQ(0, revive(&conn, &conn.far));
 	EXPECT_EQ(-1, buffer_differs(&buf));
 
 	ibv_dereg_mr(mr);
 	buffer_unmap(&buf);
-	link_down(&link);
+	conn_down(&conn);
 }
 
 #define WR_ID	0x5a5a5a5a12345678
@@ -774,23 +774,23 @@ TEST(a_receive_begins_at_its_beginning)
 {
 	static const uint32_t begins[] = { 1, 0x7fffffff, ~0U };
 	struct rxe_recv_wqe *wqe;
-	struct bench bench;
+	struct rig rig;
 	unsigned int i;
 
-	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_HUGEPAGE));
-	ASSERT_EQ(0, bench_register(&bench));
+	ASSERT_EQ(0, rig_init(&rig, MIB(2), MADV_HUGEPAGE));
+	ASSERT_EQ(0, rig_register(&rig));
 	for (i = 0; i < ARRAY_LEN(begins); i++) {
 		struct ibv_sge sge = {
-			.addr = (uintptr_t)bench.buf.mem,
+			.addr = (uintptr_t)rig.buf.mem,
 			.length = PAGE,
-			.lkey = bench.mr->lkey,
+			.lkey = rig.mr->lkey,
 		};
 		struct ibv_recv_wr *bad, wr = {
 			.wr_id = WR_ID + i, .sg_list = &sge, .num_sge = 1,
 		};
 
-		buffer_write(&bench.ram, 0, PAGE);
-		ASSERT_EQ(0, ibv_post_recv(bench.link.far.qp, &wr, &bad));
+		buffer_write(&rig.ram, 0, PAGE);
+		ASSERT_EQ(0, ibv_post_recv(rig.conn.far.qp, &wr, &bad));
 		wqe = raw_find_wqe(wr.wr_id);
 		ASSERT_NE(NULL, wqe);
 		wqe->dma.cur_sge = begins[i];
@@ -798,14 +798,14 @@ TEST(a_receive_begins_at_its_beginning)
 		wqe->dma.resid = ~0;
 		wqe->dma.length = 0;
 
-		ASSERT_EQ(0, rdma_send(&bench.link.near, bench.ram.mem,
-				       bench.ram_mr->lkey, PAGE));
-		ASSERT_EQ(0, rdma_wait(&bench.link.far));
-		memcpy(bench.buf.shadow, bench.ram.shadow, PAGE);
-		EXPECT_EQ(-1, buffer_differs(&bench.buf));
+		ASSERT_EQ(0, rdma_send(&rig.conn.near, rig.ram.mem,
+				       rig.ram_mr->lkey, PAGE));
+		ASSERT_EQ(0, rdma_wait(&rig.conn.far));
+		memcpy(rig.buf.shadow, rig.ram.shadow, PAGE);
+		EXPECT_EQ(-1, buffer_differs(&rig.buf));
 	}
 
-	EXPECT_EQ(0, bench_fini(&bench));
+	EXPECT_EQ(0, rig_fini(&rig));
 }
 
 /* The kernel checks the elements of a request again when the response arrives. */
@@ -847,22 +847,22 @@ TEST(queues_that_never_end)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
 	struct endless endless = {};
-	struct link link;
+	struct conn conn;
 	pthread_t thread;
 
-	ASSERT_EQ(0, link_up(&link));
-	endless.queues[0] = raw_send_queue(&link.near);
-	endless.queues[1] = raw_recv_queue(&link.near);
+	ASSERT_EQ(0, conn_up(&conn));
+	endless.queues[0] = raw_send_queue(&conn.near);
+	endless.queues[1] = raw_recv_queue(&conn.near);
 	ASSERT_NE(NULL, endless.queues[0]);
 	ASSERT_NE(NULL, endless.queues[1]);
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, post_on, &endless));
 	usleep(10000);
-	EXPECT_EQ(0, ibv_modify_qp(link.near.qp, &attr, IBV_QP_STATE));
+	EXPECT_EQ(0, ibv_modify_qp(conn.near.qp, &attr, IBV_QP_STATE));
 	usleep(10000);
 	endless.stop = true;
 	EXPECT_EQ(0, pthread_join(thread, NULL));
-	link_down(&link);
+	conn_down(&conn);
 }
 
 #define QKEY	0x11111111
@@ -940,19 +940,19 @@ TEST(datagrams_are_of_who_sends_them)
 	struct ibv_sge sge;
 	struct ibv_mr *mr;
 	struct ibv_ah *ah;
-	struct link link;
+	struct conn conn;
 	uint32_t own;
 	int i;
 
-	ASSERT_EQ(0, link_up(&link));
-	from = create_ud_qp(&link.far);
-	to = create_ud_qp(&link.far);
+	ASSERT_EQ(0, conn_up(&conn));
+	from = create_ud_qp(&conn.far);
+	to = create_ud_qp(&conn.far);
 	ASSERT_NE(NULL, from);
 	ASSERT_NE(NULL, to);
-	ASSERT_EQ(0, ibv_query_qp(link.near.qp, &attr, IBV_QP_AV, &init));
+	ASSERT_EQ(0, ibv_query_qp(conn.near.qp, &attr, IBV_QP_AV, &init));
 	ah_attr = attr.ah_attr;
-	ah = ibv_create_ah(link.far.pd, &ah_attr);
-	mr = ibv_reg_mr(link.far.pd, datagrams, sizeof(datagrams), IBV_ACCESS_LOCAL_WRITE);
+	ah = ibv_create_ah(conn.far.pd, &ah_attr);
+	mr = ibv_reg_mr(conn.far.pd, datagrams, sizeof(datagrams), IBV_ACCESS_LOCAL_WRITE);
 	ASSERT_NE(NULL, ah);
 	ASSERT_NE(NULL, mr);
 	for (i = 0; i < 2; i++) {
@@ -963,7 +963,7 @@ TEST(datagrams_are_of_who_sends_them)
 		wr.sg_list = &sge;
 		ASSERT_EQ(0, ibv_post_recv(to, &wr, &bad));
 	}
-	rdma_address(&link.far, &addr);
+	rdma_address(&conn.far, &addr);
 	memcpy(&own, addr.gid.raw + 12, sizeof(own));
 
 	/* Nothing is sent while the queue is draining or drained */
@@ -996,7 +996,7 @@ TEST(datagrams_are_of_who_sends_them)
 	/* A controlled Q_Key, with the high bit set, stands for the Q_Key of the QP */
 	ASSERT_EQ(0, post_datagram(from, ah, to->qp_num, 0x80000000, 2));
 	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(0, rdma_wait(&link.far));
+		ASSERT_EQ(0, rdma_wait(&conn.far));
 		EXPECT_EQ(i + 1, datagrams[i].data);
 		EXPECT_EQ(own, datagrams[i].ip.saddr);
 	}
@@ -1005,56 +1005,56 @@ TEST(datagrams_are_of_who_sends_them)
 	ibv_destroy_qp(to);
 	ibv_destroy_ah(ah);
 	ibv_dereg_mr(mr);
-	link_down(&link);
+	conn_down(&conn);
 }
 
 /* Connect the QPs again, with room for @answers responses on the far side. */
-static int connect_again(struct link *link, unsigned int answers)
+static int connect_again(struct conn *conn, unsigned int answers)
 {
 	struct ibv_qp_init_attr init;
 	struct ibv_qp_attr attr;
 	struct rdma_addr far;
 	int err;
 
-	err = -ibv_query_qp(link->far.qp, &attr, IBV_QP_AV, &init);
-	err = err ?: qp_restart(link->near.qp);
-	err = err ?: qp_restart(link->far.qp);
+	err = -ibv_query_qp(conn->far.qp, &attr, IBV_QP_AV, &init);
+	err = err ?: qp_restart(conn->near.qp);
+	err = err ?: qp_restart(conn->far.qp);
 	if (err)
 		return err;
 
-	rdma_address(&link->far, &far);
+	rdma_address(&conn->far, &far);
 	attr.qp_state = IBV_QPS_RTR;
 	attr.rq_psn = 0;
 	attr.max_dest_rd_atomic = answers;
 	attr.qp_access_flags = RAW_ACCESS_FLUSH_GLOBAL | IBV_ACCESS_REMOTE_WRITE;
-	err = -ibv_modify_qp(link->far.qp, &attr, IBV_QP_STATE | IBV_QP_AV |
+	err = -ibv_modify_qp(conn->far.qp, &attr, IBV_QP_STATE | IBV_QP_AV |
 			     IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
 			     IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER |
 			     IBV_QP_ACCESS_FLAGS);
-	return err ?: rdma_connect(&link->near, &far);
+	return err ?: rdma_connect(&conn->near, &far);
 }
 
 TEST(flush_needs_room_for_its_answer)
 {
 	struct buffer buf;
 	struct ibv_mr *mr;
-	struct link link;
+	struct conn conn;
 
-	ASSERT_EQ(0, link_up(&link));
+	ASSERT_EQ(0, conn_up(&conn));
 	ASSERT_EQ(0, buffer_map(&buf, MIB(2), MADV_HUGEPAGE));
-	mr = raw_reg_flushable(&link.far, buf.mem, MIB(2));
+	mr = raw_reg_flushable(&conn.far, buf.mem, MIB(2));
 	ASSERT_NE(NULL, mr);
 
-	ASSERT_EQ(0, connect_again(&link, 1));
-	EXPECT_EQ(0, raw_flush(&link.near, (uintptr_t)buf.mem, mr->rkey, PAGE,
+	ASSERT_EQ(0, connect_again(&conn, 1));
+	EXPECT_EQ(0, raw_flush(&conn.near, (uintptr_t)buf.mem, mr->rkey, PAGE,
 			       RAW_FLUSH_GLOBAL));
-	ASSERT_EQ(0, connect_again(&link, 0));
-	EXPECT_EQ(-EREMOTEIO, raw_flush(&link.near, (uintptr_t)buf.mem, mr->rkey,
+	ASSERT_EQ(0, connect_again(&conn, 0));
+	EXPECT_EQ(-EREMOTEIO, raw_flush(&conn.near, (uintptr_t)buf.mem, mr->rkey,
 					PAGE, RAW_FLUSH_GLOBAL));
 
 	ibv_dereg_mr(mr);
 	buffer_unmap(&buf);
-	link_down(&link);
+	conn_down(&conn);
 }
 
 /* A request that was lost goes to the same address when it is sent again. */
@@ -1064,33 +1064,33 @@ TEST(an_atomic_write_that_is_sent_again)
 	struct rdma_addr near, far;
 	struct buffer buf;
 	struct ibv_mr *mr;
-	struct link link;
+	struct conn conn;
 
-	ASSERT_EQ(0, link_up(&link));
+	ASSERT_EQ(0, conn_up(&conn));
 	ASSERT_EQ(0, buffer_map(&buf, MIB(2), MADV_HUGEPAGE));
 	buffer_write(&buf, 0, MIB(2));
 	/* With an IOVA of 0, a wrong address is valid too, and shows in the buffer */
-	mr = reg(link.far.pd, buf.mem, MIB(2), 0, IN_RAM);
+	mr = reg(conn.far.pd, buf.mem, MIB(2), 0, IN_RAM);
 	ASSERT_NE(NULL, mr);
-	queue = raw_send_queue(&link.near);
+	queue = raw_send_queue(&conn.near);
 	ASSERT_NE(NULL, queue);
 
-	rdma_address(&link.near, &near);
-	rdma_address(&link.far, &far);
-	ASSERT_EQ(0, qp_restart(link.near.qp));
-	ASSERT_EQ(0, qp_restart(link.far.qp));
-	ASSERT_EQ(0, rdma_connect(&link.near, &far));
-	ASSERT_EQ(0, raw_atomic_write_begin(&link.near, queue, PAGE, mr->rkey,
+	rdma_address(&conn.near, &near);
+	rdma_address(&conn.far, &far);
+	ASSERT_EQ(0, qp_restart(conn.near.qp));
+	ASSERT_EQ(0, qp_restart(conn.far.qp));
+	ASSERT_EQ(0, rdma_connect(&conn.near, &far));
+	ASSERT_EQ(0, raw_atomic_write_begin(&conn.near, queue, PAGE, mr->rkey,
 					    0x1122334455667788));
 	usleep(100000);
-	ASSERT_EQ(0, rdma_connect(&link.far, &near));
-	EXPECT_EQ(0, raw_atomic_write_end(&link.near));
+	ASSERT_EQ(0, rdma_connect(&conn.far, &near));
+	EXPECT_EQ(0, raw_atomic_write_end(&conn.near));
 	*(uint64_t *)(buf.shadow + PAGE) = 0x1122334455667788;
 	EXPECT_EQ(-1, buffer_differs(&buf));
 
 	ibv_dereg_mr(mr);
 	buffer_unmap(&buf);
-	link_down(&link);
+	conn_down(&conn);
 }
 
 /* The number of prefetches that a process has under way is limited. */
@@ -1127,16 +1127,16 @@ TEST(prefetches_under_way)
 static void big(struct __test_metadata *_metadata, size_t size)
 {
 	size_t at[3] = { 0, size / 2 - PAGE - 1, size - MIB(1) };
-	struct bench bench;
+	struct rig rig;
 	struct ibv_mr *mr;
 	unsigned int i;
 	uint8_t *mem;
 
-	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_HUGEPAGE));
+	ASSERT_EQ(0, rig_init(&rig, MIB(2), MADV_HUGEPAGE));
 	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS |
 		   MAP_NORESERVE, -1, 0);
 	ASSERT_NE(MAP_FAILED, mem);
-	mr = reg(bench.link.far.pd, mem, size, 0, IN_RAM);
+	mr = reg(rig.conn.far.pd, mem, size, 0, IN_RAM);
 	ASSERT_NE(NULL, mr);
 
 	for (i = 0; i < ARRAY_LEN(at); i++) {
@@ -1144,28 +1144,28 @@ static void big(struct __test_metadata *_metadata, size_t size)
 			.addr = at[i], .length = MIB(1), .lkey = mr->lkey,
 		};
 
-		buffer_write(&bench.ram, 0, MIB(2));
-		EXPECT_EQ(0, rdma_write(&bench.link.near, bench.ram.mem,
-					bench.ram_mr->lkey, at[i], mr->rkey, MIB(1)));
-		EXPECT_EQ(-1, differs(mem + at[i], bench.ram.shadow, MIB(1)));
-		EXPECT_EQ(0, rdma_read(&bench.link.near, bench.ram.mem + MIB(1),
-				       bench.ram_mr->lkey, at[i], mr->rkey, MIB(1)));
-		EXPECT_EQ(-1, differs(bench.ram.mem + MIB(1), bench.ram.shadow, MIB(1)));
-		EXPECT_EQ(0, rdma_advise(bench.link.far.pd,
+		buffer_write(&rig.ram, 0, MIB(2));
+		EXPECT_EQ(0, rdma_write(&rig.conn.near, rig.ram.mem,
+					rig.ram_mr->lkey, at[i], mr->rkey, MIB(1)));
+		EXPECT_EQ(-1, differs(mem + at[i], rig.ram.shadow, MIB(1)));
+		EXPECT_EQ(0, rdma_read(&rig.conn.near, rig.ram.mem + MIB(1),
+				       rig.ram_mr->lkey, at[i], mr->rkey, MIB(1)));
+		EXPECT_EQ(-1, differs(rig.ram.mem + MIB(1), rig.ram.shadow, MIB(1)));
+		EXPECT_EQ(0, rdma_advise(rig.conn.far.pd,
 					 IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE,
 					 IBV_ADVISE_MR_FLAG_FLUSH, &sge));
 
 		/* All of the MR, or as much as the length of an element can hold */
 		sge.addr = 0;
 		sge.length = size < 0xfffff000 ? size : 0xfffff000;
-		EXPECT_EQ(0, rdma_advise(bench.link.far.pd,
+		EXPECT_EQ(0, rdma_advise(rig.conn.far.pd,
 					 IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT,
 					 IBV_ADVISE_MR_FLAG_FLUSH, &sge));
 	}
 
 	EXPECT_EQ(0, ibv_dereg_mr(mr));
 	munmap(mem, size);
-	EXPECT_EQ(0, bench_fini(&bench));
+	EXPECT_EQ(0, rig_fini(&rig));
 }
 
 #define GIB(n)	((size_t)(n) << 30)
@@ -1213,37 +1213,37 @@ TEST(mr_that_is_too_large)
 TEST(a_request_that_failed_is_forgotten)
 {
 	struct attempt hole = { .size = 64 }, a = { .size = 64 };
-	struct bench bench;
+	struct rig rig;
 	struct ibv_mr *mr;
 	uint8_t *mem;
 
-	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_HUGEPAGE));
+	ASSERT_EQ(0, rig_init(&rig, MIB(2), MADV_HUGEPAGE));
 	mem = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, mem);
 	ASSERT_EQ(0, munmap(mem + PAGE, PAGE));
-	mr = reg(bench.link.far.pd, mem, 2 * PAGE, (uintptr_t)mem, IN_RAM);
+	mr = reg(rig.conn.far.pd, mem, 2 * PAGE, (uintptr_t)mem, IN_RAM);
 	ASSERT_NE(NULL, mr);
-	ASSERT_EQ(0, bench_register(&bench));
+	ASSERT_EQ(0, rig_register(&rig));
 
 	hole.iova = (uintptr_t)mem + PAGE;
-	a.iova = (uintptr_t)bench.buf.mem + PAGE;
+	a.iova = (uintptr_t)rig.buf.mem + PAGE;
 	for (hole.op = 0; hole.op < OPS; hole.op++) {
 		hole.key = hole.op < REMOTE_OPS ? mr->rkey : mr->lkey;
 		for (a.op = 0; a.op < OPS; a.op++) {
-			a.key = a.op < REMOTE_OPS ? bench.mr->rkey : bench.mr->lkey;
-			EXPECT_TRUE(refused(&bench, &hole));
-			EXPECT_EQ(0, attempt(&bench, &a)) {
+			a.key = a.op < REMOTE_OPS ? rig.mr->rkey : rig.mr->lkey;
+			EXPECT_TRUE(refused(&rig, &hole));
+			EXPECT_EQ(0, attempt(&rig, &a)) {
 				TH_LOG("%s after %s", op_names[a.op],
 				       op_names[hole.op]);
 			}
-			EXPECT_TRUE(done_right(&bench, &a, PAGE));
+			EXPECT_TRUE(done_right(&rig, &a, PAGE));
 		}
 	}
 
 	ibv_dereg_mr(mr);
 	munmap(mem, PAGE);
-	EXPECT_EQ(0, bench_fini(&bench));
+	EXPECT_EQ(0, rig_fini(&rig));
 }
 
 #define CGROUPS	"/tmp/bounds-cgroup"
@@ -1322,14 +1322,14 @@ TEST(secret_memory)
 {
 	static const char secret[] = "that nobody is told";
 	struct attempt a = { .size = 64 };
-	struct bench bench;
+	struct rig rig;
 	struct ibv_mr *mr;
 	uint8_t *mem;
 	int fd;
 
-	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_HUGEPAGE));
-	buffer_write(&bench.ram, 0, MIB(2));
-	buffer_write(&bench.buf, 0, MIB(2));
+	ASSERT_EQ(0, rig_init(&rig, MIB(2), MADV_HUGEPAGE));
+	buffer_write(&rig.ram, 0, MIB(2));
+	buffer_write(&rig.buf, 0, MIB(2));
 
 	fd = syscall(SYS_memfd_secret, O_CLOEXEC);
 	ASSERT_LE(0, fd);
@@ -1338,19 +1338,19 @@ TEST(secret_memory)
 	ASSERT_NE(MAP_FAILED, mem);
 	memcpy(mem, secret, sizeof(secret));
 
-	EXPECT_EQ(NULL, reg(bench.link.far.pd, mem, 2 * PAGE, 0, PINNED));
-	mr = reg(bench.link.far.pd, mem, 2 * PAGE, (uintptr_t)mem, IN_RAM);
+	EXPECT_EQ(NULL, reg(rig.conn.far.pd, mem, 2 * PAGE, 0, PINNED));
+	mr = reg(rig.conn.far.pd, mem, 2 * PAGE, (uintptr_t)mem, IN_RAM);
 	ASSERT_NE(NULL, mr);
 	for (a.iova = (uintptr_t)mem; a.iova <= (uintptr_t)mem + PAGE; a.iova += PAGE) {
 		struct ibv_sge sge = { .addr = a.iova, .length = PAGE, .lkey = mr->lkey };
 
 		for (a.op = 0; a.op < OPS; a.op++) {
 			a.key = a.op < REMOTE_OPS ? mr->rkey : mr->lkey;
-			EXPECT_TRUE(refused(&bench, &a)) {
+			EXPECT_TRUE(refused(&rig, &a)) {
 				TH_LOG("%s", op_names[a.op]);
 			}
 		}
-		EXPECT_EQ(-EFAULT, rdma_advise(bench.link.far.pd,
+		EXPECT_EQ(-EFAULT, rdma_advise(rig.conn.far.pd,
 					       IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE,
 					       IBV_ADVISE_MR_FLAG_FLUSH, &sge));
 	}
@@ -1359,7 +1359,7 @@ TEST(secret_memory)
 	ibv_dereg_mr(mr);
 	munmap(mem, 2 * PAGE);
 	close(fd);
-	EXPECT_EQ(0, bench_fini(&bench));
+	EXPECT_EQ(0, rig_fini(&rig));
 }
 
 TEST_HARNESS_MAIN

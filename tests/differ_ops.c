@@ -25,10 +25,10 @@
 
 #include "differ.h"
 #include "gpu.h"
+#include "lib/conn.h"
 #include "lib/disk.h"
 #include "lib/edu.h"
 #include "lib/file.h"
-#include "lib/link.h"
 
 #define MIX	0x9e3779b97f4a7c15ULL
 
@@ -871,7 +871,7 @@ static void mem_init(void)
 	memset(mem(SCRATCH), 0, HOT);
 }
 
-static int link_init(void)
+static int conn_init(void)
 {
 	int err;
 
@@ -901,13 +901,13 @@ static void host_init(unsigned int me)
 	host.disk = open("/dev/nvme0n1", O_RDWR | O_DIRECT | O_CLOEXEC);
 	host.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (host.gpu[0] < 0 || host.gpu[1] < 0 || host.edu < 0 || host.blk < 0 ||
-	    host.disk < 0 || host.pagemap < 0 || link_init())
+	    host.disk < 0 || host.pagemap < 0 || conn_init())
 		abort();
 	uffd_init();
 }
 
 /* Connect, or connect again. */
-static int link_connect(void)
+static int conn_connect(void)
 {
 	struct ibv_wc wc;
 
@@ -941,7 +941,7 @@ static int do_tell(enum tell what)
 		qp_wait_for_error(op->who == host.me ? host.near.qp : host.far.qp, 50);
 		return 0;
 	case CONNECT:
-		return link_connect();
+		return conn_connect();
 	default:
 		_exit(0);
 	}

@@ -20,7 +20,6 @@
 
 #include "../linux/samples/hmm/hmm_edu.h"
 #include "gpu.h"
-#include "lib/bench.h"
 #include "lib/child.h"
 #include "lib/command.h"
 #include "lib/edu.h"
@@ -29,6 +28,7 @@
 #include "lib/harness.h"
 #include "lib/held.h"
 #include "lib/pci.h"
+#include "lib/rig.h"
 #include "lib/route.h"
 #include "lib/stats.h"
 #include "lib/swap.h"
@@ -189,7 +189,7 @@ TEST_F(dma, switched_off_the_memory_migrates)
 
 static int move_away(struct worker *worker)
 {
-	struct buffer *buf = &worker->bench->buf;
+	struct buffer *buf = &worker->rig->buf;
 	int err = gpu_to_ram(worker->gpu, buf->mem, buf->size);
 
 	err = err ?: gpu_to_vram(worker->gpu, buf->mem, buf->size, NULL);
@@ -199,8 +199,8 @@ static int move_away(struct worker *worker)
 
 TEST_F(dma, memory_moves_meanwhile)
 {
-	struct bench bench = { .buf = self->a };
-	struct worker worker = { .bench = &bench, .gpu = self->gpu[0] };
+	struct rig rig = { .buf = self->a };
+	struct worker worker = { .rig = &rig, .gpu = self->gpu[0] };
 	size_t at = HUGE_PAGE - PAGE - 1, size = 3 * PAGE;
 
 	ASSERT_EQ(0, buffer_to_vram(&self->a, self->gpu[0], 0, SIZE));

@@ -11,11 +11,11 @@
 #include <unistd.h>
 
 #include "gpu.h"
-#include "lib/bench.h"
 #include "lib/child.h"
 #include "lib/file.h"
 #include "lib/harness.h"
 #include "lib/page.h"
+#include "lib/rig.h"
 #include "lib/stats.h"
 #include "lib/vram.h"
 #include "lib/vsvm.h"
@@ -34,7 +34,7 @@ static const char * const fallbacks[] = {
 };
 
 FIXTURE(no_alias) {
-	struct bench bench;
+	struct rig rig;
 	uint64_t evicted;
 	uint64_t aliases;
 	uint64_t fallbacks[ARRAY_LEN(fallbacks)];
@@ -60,8 +60,8 @@ FIXTURE_SETUP(no_alias)
 	unsigned int i;
 
 	ASSERT_EQ(0, vsvm_reload(variant->params));
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
-	self->evicted = pages_evicted(self->bench.gpu);
+	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, MADV_HUGEPAGE));
+	self->evicted = pages_evicted(self->rig.gpu);
 	self->aliases = stat_read("alias_cpu");
 	for (i = 0; i < ARRAY_LEN(fallbacks); i++)
 		self->fallbacks[i] = stat_read(fallbacks[i]);
@@ -72,7 +72,7 @@ FIXTURE_TEARDOWN(no_alias)
 	unsigned int i;
 
 	/* Each page has migrated once, and for the expected reason. */
-	EXPECT_EQ(self->evicted + PAGES, pages_evicted(self->bench.gpu));
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(self->rig.gpu));
 	EXPECT_EQ(self->aliases, stat_read("alias_cpu"));
 	for (i = 0; i < ARRAY_LEN(fallbacks); i++) {
 		uint64_t moved = stat_read(fallbacks[i]) - self->fallbacks[i];
@@ -81,38 +81,38 @@ FIXTURE_TEARDOWN(no_alias)
 			TH_LOG("%s", fallbacks[i]);
 	}
 
-	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(-1, buffer_differs(&self->rig.buf));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
 TEST_F(no_alias, importer_reads_from_ram)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
 	/* Registration does not make pages migrate. */
-	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
+	EXPECT_EQ(self->evicted, pages_evicted(rig->gpu));
 
 	/* Only the first page of each huge page, as then the huge page is in RAM */
 	self->asked = SIZE / HUGE_PAGE;
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 TEST_F(no_alias, importer_writes_to_ram)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	uint64_t before = stat_read(variant->reason);
 
 	/* A request for a huge page counts all of its pages */
 	self->asked = PAGES;
-	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
+	ASSERT_EQ(0, rig_prefetch(rig, 0, SIZE, 1));
 	EXPECT_EQ(before + PAGES, stat_read(variant->reason));
-	ASSERT_EQ(0, bench_write_new(bench, PAGE - 1, HUGE_PAGE + 3));
+	ASSERT_EQ(0, rig_write_new(rig, PAGE - 1, HUGE_PAGE + 3));
 }
 
 /* A window over the first half of VRAM, with all of VRAM in use. */
 
 FIXTURE(partial_window) {
-	struct bench bench;
+	struct rig rig;
 	struct drm_vsvm_info info;
 	struct buffer all;
 	struct ibv_mr *mr;
@@ -120,28 +120,28 @@ FIXTURE(partial_window) {
 
 FIXTURE_SETUP(partial_window)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	uint64_t pages;
 	size_t pos;
 
 	ASSERT_EQ(0, vsvm_reload("window_mb=128"));
-	ASSERT_EQ(0, bench_init(bench, SIZE, MADV_HUGEPAGE));
-	ASSERT_EQ(0, gpu_info(bench->gpu, &self->info));
+	ASSERT_EQ(0, rig_init(rig, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, gpu_info(rig->gpu, &self->info));
 	if (self->info.vram_size < MIB(256))
 		SKIP(return, "VRAM is too small");
 	ASSERT_EQ(MIB(128), self->info.window_size);
 
 	ASSERT_EQ(0, buffer_map(&self->all, self->info.vram_size,
 				MADV_HUGEPAGE));
-	ASSERT_EQ(0, gpu_to_vram(bench->gpu, self->all.mem, self->all.size,
+	ASSERT_EQ(0, gpu_to_vram(rig->gpu, self->all.mem, self->all.size,
 				 &pages));
 	ASSERT_EQ(self->all.size / PAGE, pages);
 
 	/* Each huge page has its own pattern, to notice a read of a wrong one. */
 	for (pos = 0; pos < self->all.size; pos += HUGE_PAGE)
-		ASSERT_EQ(0, gpu_fill(bench->gpu, self->all.mem + pos,
+		ASSERT_EQ(0, gpu_fill(rig->gpu, self->all.mem + pos,
 				      HUGE_PAGE, ~pos * 0x9e3779b97f4a7c15));
-	self->mr = rdma_reg_odp(&bench->link.far, self->all.mem,
+	self->mr = rdma_reg_odp(&rig->conn.far, self->all.mem,
 				self->all.size);
 	ASSERT_NE(NULL, self->mr);
 }
@@ -151,34 +151,34 @@ FIXTURE_TEARDOWN(partial_window)
 	if (self->mr)
 		ibv_dereg_mr(self->mr);
 	buffer_unmap(&self->all);
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
 TEST_F(partial_window, decides_page_by_page)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	uint64_t inside = self->info.window_size / PAGE;
 	uint64_t outside = self->all.size / PAGE - inside;
-	uint64_t evicted = pages_evicted(bench->gpu);
+	uint64_t evicted = pages_evicted(rig->gpu);
 	uint64_t fallback = stat_read("fallback_outside_window");
-	uint64_t *got = (uint64_t *)bench->ram.mem;
+	uint64_t *got = (uint64_t *)rig->ram.mem;
 	size_t pos;
 
 	for (pos = 0; pos < self->all.size; pos += HUGE_PAGE) {
 		uint64_t want = ~pos * 0x9e3779b97f4a7c15;
 
 		memset(got, 0, 16);
-		ASSERT_EQ(0, rdma_read(&bench->link.near, got,
-				       bench->ram_mr->lkey,
+		ASSERT_EQ(0, rdma_read(&rig->conn.near, got,
+				       rig->ram_mr->lkey,
 				       (uintptr_t)self->all.mem + pos +
 				       17 * PAGE - 8, self->mr->rkey, 16));
 		EXPECT_EQ(want, got[0]);
 		EXPECT_EQ(want, got[1]);
 	}
 
-	EXPECT_EQ(inside, pages_in_vram(bench->gpu, self->all.mem,
+	EXPECT_EQ(inside, pages_in_vram(rig->gpu, self->all.mem,
 					self->all.size));
-	EXPECT_EQ(evicted + outside, pages_evicted(bench->gpu));
+	EXPECT_EQ(evicted + outside, pages_evicted(rig->gpu));
 	/* Each read needs two pages of an allocation: one or both of them are counted */
 	fallback = stat_read("fallback_outside_window") - fallback;
 	EXPECT_LE(outside / HUGE_PAGE_NR, fallback);
@@ -188,24 +188,24 @@ TEST_F(partial_window, decides_page_by_page)
 /* VRAM in the window is allocated first, even if there is room elsewhere. */
 TEST(window_is_filled_first)
 {
-	struct bench bench;
+	struct rig rig;
 	uint64_t evicted, before;
 
 	ASSERT_EQ(0, vsvm_reload("window_mb=64"));
-	ASSERT_EQ(0, bench_init_in_vram(&bench, MIB(32), MADV_HUGEPAGE));
-	evicted = pages_evicted(bench.gpu);
+	ASSERT_EQ(0, rig_init_in_vram(&rig, MIB(32), MADV_HUGEPAGE));
+	evicted = pages_evicted(rig.gpu);
 	before = stat_read("alias_cpu");
-	ASSERT_EQ(0, bench_prefetch(&bench, 0, MIB(32), 1));
+	ASSERT_EQ(0, rig_prefetch(&rig, 0, MIB(32), 1));
 	EXPECT_EQ(before + MIB(32) / PAGE, stat_read("alias_cpu"));
-	EXPECT_EQ(evicted, pages_evicted(bench.gpu));
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench.buf, bench.gpu));
-	EXPECT_EQ(0, bench_fini(&bench));
+	EXPECT_EQ(evicted, pages_evicted(rig.gpu));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig.buf, rig.gpu));
+	EXPECT_EQ(0, rig_fini(&rig));
 }
 
 /* Removal */
 
 FIXTURE(removal) {
-	struct bench bench;
+	struct rig rig;
 	char pci[32];
 };
 
@@ -224,15 +224,15 @@ FIXTURE_VARIANT_ADD(removal, huge) {
 FIXTURE_SETUP(removal)
 {
 	ASSERT_EQ(0, vsvm_reload(""));
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
-	ASSERT_EQ(0, gpu_pci_address(self->bench.gpu, self->pci,
+	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, variant->advice));
+	ASSERT_EQ(0, gpu_pci_address(self->rig.gpu, self->pci,
 				     sizeof(self->pci)));
 }
 
 FIXTURE_TEARDOWN(removal)
 {
-	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(-1, buffer_differs(&self->rig.buf));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
 static int gpu_unbind(const char *pci)
@@ -241,7 +241,7 @@ static int gpu_unbind(const char *pci)
 }
 
 /* Also open it again, as the first GPU. */
-static int gpu_rebind(struct bench *bench, const char *pci)
+static int gpu_rebind(struct rig *rig, const char *pci)
 {
 	int err;
 
@@ -249,32 +249,32 @@ static int gpu_rebind(struct bench *bench, const char *pci)
 	if (err)
 		return err;
 
-	close(bench->gpu);
-	bench->gpu = gpu_open(0);
-	if (bench->gpu < 0)
-		return bench->gpu;
-	bench->vram_free = vram_free(bench->gpu);
+	close(rig->gpu);
+	rig->gpu = gpu_open(0);
+	if (rig->gpu < 0)
+		return rig->gpu;
+	rig->vram_free = vram_free(rig->gpu);
 	return 0;
 }
 
 TEST_F(removal, leaves_the_data_in_ram)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, bench_write_new(bench, PAGE + 1, HUGE_PAGE));
+	ASSERT_EQ(0, rig_write_new(rig, PAGE + 1, HUGE_PAGE));
 	ASSERT_EQ(0, gpu_unbind(self->pci));
-	EXPECT_TRUE(page_is_present(bench->buf.mem));
-	EXPECT_TRUE(page_is_present(bench->buf.mem + SIZE - PAGE));
-	EXPECT_EQ(-1, bench_differs(bench));
-	ASSERT_EQ(0, bench_write_new(bench, PAGE - 1, HUGE_PAGE));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
-	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+	EXPECT_TRUE(page_is_present(rig->buf.mem));
+	EXPECT_TRUE(page_is_present(rig->buf.mem + SIZE - PAGE));
+	EXPECT_EQ(-1, rig_differs(rig));
+	ASSERT_EQ(0, rig_write_new(rig, PAGE - 1, HUGE_PAGE));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
+	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
 }
 
 TEST_F(removal, leaves_files_of_no_device)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct drm_vsvm_residency where;
 	struct drm_vsvm_counters counters;
 	struct drm_vsvm_info info;
@@ -282,75 +282,75 @@ TEST_F(removal, leaves_files_of_no_device)
 	int old;
 
 	ASSERT_EQ(0, gpu_unbind(self->pci));
-	EXPECT_EQ(-ENODEV, gpu_info(bench->gpu, &info));
-	EXPECT_EQ(-ENODEV, gpu_counters(bench->gpu, &counters));
-	EXPECT_EQ(-ENODEV, gpu_residency(bench->gpu, mem, PAGE, &where));
-	EXPECT_EQ(-ENODEV, gpu_to_vram(bench->gpu, mem, PAGE, NULL));
-	EXPECT_EQ(-ENODEV, gpu_sum(bench->gpu, mem, PAGE, &sum));
+	EXPECT_EQ(-ENODEV, gpu_info(rig->gpu, &info));
+	EXPECT_EQ(-ENODEV, gpu_counters(rig->gpu, &counters));
+	EXPECT_EQ(-ENODEV, gpu_residency(rig->gpu, mem, PAGE, &where));
+	EXPECT_EQ(-ENODEV, gpu_to_vram(rig->gpu, mem, PAGE, NULL));
+	EXPECT_EQ(-ENODEV, gpu_sum(rig->gpu, mem, PAGE, &sum));
 
 	/* A new device does not make old files work again. */
-	old = dup(bench->gpu);
-	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+	old = dup(rig->gpu);
+	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
 	EXPECT_EQ(-ENODEV, gpu_to_vram(old, mem, PAGE, NULL));
 	close(old);
 }
 
 TEST_F(removal, is_followed_by_a_new_device)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	uint64_t evicted;
 
 	ASSERT_EQ(0, gpu_unbind(self->pci));
-	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
 
 	/* The MR is still the old one. */
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
-	evicted = pages_evicted(bench->gpu);
-	EXPECT_EQ(-1, bench_differs(bench));
-	ASSERT_EQ(0, bench_write_new(bench, PAGE - 1, HUGE_PAGE));
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
-	EXPECT_EQ(evicted, pages_evicted(bench->gpu));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
+	evicted = pages_evicted(rig->gpu);
+	EXPECT_EQ(-1, rig_differs(rig));
+	ASSERT_EQ(0, rig_write_new(rig, PAGE - 1, HUGE_PAGE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
+	EXPECT_EQ(evicted, pages_evicted(rig->gpu));
 }
 
 TEST_F(removal, is_none_of_the_other_gpus_business)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	int other = gpu_open(1);
 	uint64_t evicted;
 
 	ASSERT_LE(0, other);
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, other, HUGE_PAGE, HUGE_PAGE));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, other, HUGE_PAGE, HUGE_PAGE));
 	evicted = pages_evicted(other);
 
 	ASSERT_EQ(0, gpu_unbind(self->pci));
-	EXPECT_EQ(-1, bench_differs(bench));
-	ASSERT_EQ(0, bench_write_new(bench, HUGE_PAGE - 3, 7));
-	EXPECT_EQ(-1, bench_differs(bench));
-	EXPECT_EQ(PAGES / 2, pages_in_vram(other, bench->buf.mem, SIZE));
+	EXPECT_EQ(-1, rig_differs(rig));
+	ASSERT_EQ(0, rig_write_new(rig, HUGE_PAGE - 3, 7));
+	EXPECT_EQ(-1, rig_differs(rig));
+	EXPECT_EQ(PAGES / 2, pages_in_vram(other, rig->buf.mem, SIZE));
 	EXPECT_EQ(evicted, pages_evicted(other));
-	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
 	close(other);
 }
 
 static int child_sees_its_own(void *arg)
 {
-	struct bench *bench = arg;
+	struct rig *rig = arg;
 
-	return buffer_differs(&bench->buf) != -1;
+	return buffer_differs(&rig->buf) != -1;
 }
 
 TEST_F(removal, with_memory_of_two_processes)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	struct child child;
 
-	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, bench));
+	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, rig));
 	ASSERT_EQ(0, gpu_unbind(self->pci));
-	ASSERT_EQ(0, bench_write_new(bench, PAGE - 1, HUGE_PAGE));
+	ASSERT_EQ(0, rig_write_new(rig, PAGE - 1, HUGE_PAGE));
 	EXPECT_EQ(0, child_do(&child));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_EQ(0, child_end(&child));
-	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
 }
 
 /* A child inherits memory in VRAM from a process that has exited. */
@@ -384,7 +384,7 @@ leave_heir(struct heir *heir, int advice)
 
 TEST_F(removal, after_the_process_that_migrated_the_memory)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	struct heir *heir;
 	int status;
 	pid_t pid;
@@ -404,20 +404,20 @@ TEST_F(removal, after_the_process_that_migrated_the_memory)
 	heir->stage = 2;
 	EXPECT_EQ(0, wait_until(&heir->stage, 3));
 	EXPECT_EQ(-1, heir->differs);
-	ASSERT_EQ(0, gpu_rebind(bench, self->pci));
+	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
 }
 
 /* Another thread is at work while the device goes. */
 
 static int importer_adds(struct worker *worker)
 {
-	return bench_add(worker->bench,
-			 (worker->rounds % 5 * 101 * PAGE + 8) % SIZE, 3);
+	return rig_add(worker->rig,
+		       (worker->rounds % 5 * 101 * PAGE + 8) % SIZE, 3);
 }
 
 static int gpu_sums_up(struct worker *worker)
 {
-	struct buffer *buf = &worker->bench->buf;
+	struct buffer *buf = &worker->rig->buf;
 	const uint64_t *words = (uint64_t *)buf->shadow;
 	uint64_t sum, want = 0;
 	size_t i;
@@ -431,7 +431,7 @@ static int gpu_sums_up(struct worker *worker)
 
 static int memory_moves(struct worker *worker)
 {
-	struct buffer *buf = &worker->bench->buf;
+	struct buffer *buf = &worker->rig->buf;
 	int err;
 
 	err = gpu_to_vram(worker->gpu, buf->mem, SIZE, NULL);
@@ -439,10 +439,10 @@ static int memory_moves(struct worker *worker)
 }
 
 /* Returns the error of the worker. */
-static int remove_under(struct bench *bench, const char *pci,
+static int remove_under(struct rig *rig, const char *pci,
 			int (*work)(struct worker *worker))
 {
-	struct worker worker = { .bench = bench, .gpu = dup(bench->gpu) };
+	struct worker worker = { .rig = rig, .gpu = dup(rig->gpu) };
 	int err, work_err;
 
 	err = worker_start(&worker, work);
@@ -456,38 +456,38 @@ static int remove_under(struct bench *bench, const char *pci,
 	close(worker.gpu);
 
 	if (!err)
-		err = gpu_rebind(bench, pci);
+		err = gpu_rebind(rig, pci);
 	return err ? err : work_err;
 }
 
 TEST_F(removal, under_an_importer)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	int i;
 
 	for (i = 0; i < 3; i++) {
-		ASSERT_EQ(0, remove_under(bench, self->pci, importer_adds));
-		EXPECT_EQ(-1, bench_differs(bench));
-		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+		ASSERT_EQ(0, remove_under(rig, self->pci, importer_adds));
+		EXPECT_EQ(-1, rig_differs(rig));
+		ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
 	}
 }
 
 TEST_F(removal, under_gpu_work)
 {
-	EXPECT_EQ(-ENODEV, remove_under(&self->bench, self->pci, gpu_sums_up));
-	EXPECT_EQ(-1, bench_differs(&self->bench));
+	EXPECT_EQ(-ENODEV, remove_under(&self->rig, self->pci, gpu_sums_up));
+	EXPECT_EQ(-1, rig_differs(&self->rig));
 }
 
 TEST_F(removal, under_migration)
 {
-	EXPECT_EQ(-ENODEV, remove_under(&self->bench, self->pci, memory_moves));
-	EXPECT_EQ(-1, bench_differs(&self->bench));
+	EXPECT_EQ(-ENODEV, remove_under(&self->rig, self->pci, memory_moves));
+	EXPECT_EQ(-1, rig_differs(&self->rig));
 }
 
 /* The memory of the process is freed while the device goes. */
 TEST_F(removal, while_a_process_is_killed)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	volatile int *ready = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int i, status;
@@ -498,24 +498,24 @@ TEST_F(removal, while_a_process_is_killed)
 		*ready = 0;
 		pid = fork();
 		if (!pid) {
-			struct bench own;
+			struct rig own;
 
-			if (bench_init_in_vram(&own, SIZE, variant->advice))
+			if (rig_init_in_vram(&own, SIZE, variant->advice))
 				_exit(1);
 			*ready = 1;
 			alarm(20 * slowness());
 			for (;;)
-				bench_differs(&own);
+				rig_differs(&own);
 		}
 		ASSERT_EQ(0, wait_until(ready, 1));
 		EXPECT_EQ(0, kill(pid, SIGKILL));
 		usleep(i * 1000);
 		ASSERT_EQ(0, gpu_unbind(self->pci));
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		ASSERT_EQ(0, gpu_rebind(bench, self->pci));
-		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+		ASSERT_EQ(0, gpu_rebind(rig, self->pci));
+		ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
 	}
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 /* The module. Users keep it from being unloaded, or work as before after a reload. */
@@ -527,52 +527,52 @@ static int module_try_unload(void)
 
 TEST_F(removal, not_of_a_module_with_an_open_file)
 {
-	ASSERT_EQ(0, gpu_to_ram(self->bench.gpu, self->bench.buf.mem, SIZE));
+	ASSERT_EQ(0, gpu_to_ram(self->rig.gpu, self->rig.buf.mem, SIZE));
 	EXPECT_EQ(-EAGAIN, module_try_unload());
 }
 
 TEST_F(removal, not_of_a_module_with_a_file_of_no_device)
 {
-	int old = dup(self->bench.gpu);
+	int old = dup(self->rig.gpu);
 
 	ASSERT_EQ(0, gpu_unbind(self->pci));
-	ASSERT_EQ(0, gpu_rebind(&self->bench, self->pci));
-	close(self->bench.gpu);
+	ASSERT_EQ(0, gpu_rebind(&self->rig, self->pci));
+	close(self->rig.gpu);
 	EXPECT_EQ(-EAGAIN, module_try_unload());
 	close(old);
 	EXPECT_EQ(0, vsvm_reload(""));
-	self->bench.gpu = gpu_open(0);
+	self->rig.gpu = gpu_open(0);
 }
 
 TEST_F(removal, not_of_a_module_with_memory_in_use)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	close(bench->gpu);
+	close(rig->gpu);
 	EXPECT_EQ(-EAGAIN, module_try_unload());
-	EXPECT_EQ(-1, bench_differs(bench));
-	bench->gpu = gpu_open(0);
-	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(-1, rig_differs(rig));
+	rig->gpu = gpu_open(0);
+	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 }
 
 TEST_F(removal, of_a_module_that_comes_back)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	uint64_t evicted;
 	int i;
 
 	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(0, gpu_to_ram(bench->gpu, bench->buf.mem, SIZE));
-		close(bench->gpu);
+		ASSERT_EQ(0, gpu_to_ram(rig->gpu, rig->buf.mem, SIZE));
+		close(rig->gpu);
 		ASSERT_EQ(0, vsvm_unload());
-		EXPECT_EQ(-1, bench_differs(bench));
+		EXPECT_EQ(-1, rig_differs(rig));
 		ASSERT_EQ(0, vsvm_reload(""));
-		bench->gpu = gpu_open(0);
+		rig->gpu = gpu_open(0);
 
-		ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
-		evicted = pages_evicted(bench->gpu);
-		EXPECT_EQ(-1, bench_differs(bench));
-		EXPECT_EQ(evicted, pages_evicted(bench->gpu));
+		ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
+		evicted = pages_evicted(rig->gpu);
+		EXPECT_EQ(-1, rig_differs(rig));
+		EXPECT_EQ(evicted, pages_evicted(rig->gpu));
 	}
 }
 

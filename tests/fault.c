@@ -20,7 +20,6 @@
 #include <unistd.h>
 
 #include "gpu.h"
-#include "lib/bench.h"
 #include "lib/child.h"
 #include "lib/disk.h"
 #include "lib/edu.h"
@@ -28,6 +27,7 @@
 #include "lib/harness.h"
 #include "lib/page.h"
 #include "lib/pci.h"
+#include "lib/rig.h"
 #include "lib/route.h"
 #include "lib/stats.h"
 #include "lib/vram.h"
@@ -69,8 +69,8 @@ static int knobs_init(void)
 
 struct fault {
 	int nth;
-	struct bench bench;
-	uint8_t *next;		/* the content of @bench.buf after the call */
+	struct rig rig;
+	uint8_t *next;		/* the content of @rig.buf after the call */
 	char node[64];		/* the GPU's */
 	char idle_node[64];	/* that of a GPU that no process has open */
 	char idle_pci[PCI_ADDR_LEN];
@@ -112,7 +112,7 @@ static int node_of(int fd, char *node, size_t size)
 
 static int fault_init(struct fault *f)
 {
-	struct bench *bench = &f->bench;
+	struct rig *rig = &f->rig;
 	int err, idle;
 
 	memset(f, 0, sizeof(*f));
@@ -120,13 +120,13 @@ static int fault_init(struct fault *f)
 	if (!err)
 		err = vsvm_load("p2p_pages=1");
 	if (!err)
-		err = bench_init(bench, SIZE, MADV_NOHUGEPAGE);
+		err = rig_init(rig, SIZE, MADV_NOHUGEPAGE);
 	if (err)
 		return err;
 	idle = gpu_open(1);
 	if (idle < 0)
 		return idle;
-	err = node_of(bench->gpu, f->node, sizeof(f->node)) ?:
+	err = node_of(rig->gpu, f->node, sizeof(f->node)) ?:
 	      node_of(idle, f->idle_node, sizeof(f->idle_node)) ?:
 	      gpu_pci_address(idle, f->idle_pci, sizeof(f->idle_pci));
 	close(idle);
@@ -148,15 +148,15 @@ static uint64_t fault_fini(struct fault *f)
 	close(f->blk);
 	close(f->disk);
 	free(f->next);
-	return bench_fini(&f->bench);
+	return rig_fini(&f->rig);
 }
 
 /* The place of memory before a call, and its content after the call. */
 
 static int in_ram(struct fault *f)
 {
-	buffer_write(&f->bench.buf, 0, SIZE);
-	memcpy(f->next, f->bench.buf.shadow, SIZE);
+	buffer_write(&f->rig.buf, 0, SIZE);
+	memcpy(f->next, f->rig.buf.shadow, SIZE);
 	return 0;
 }
 
@@ -165,8 +165,8 @@ static int in_vram(struct fault *f)
 	int err = in_ram(f);
 
 	if (!err)
-		err = buffer_to_vram(&f->bench.buf, f->bench.gpu, 0, SIZE);
-	memcpy(f->next, f->bench.buf.shadow, SIZE);
+		err = buffer_to_vram(&f->rig.buf, f->rig.gpu, 0, SIZE);
+	memcpy(f->next, f->rig.buf.shadow, SIZE);
 	return err;
 }
 
@@ -185,8 +185,8 @@ static int in_vram_copied(struct fault *f)
 {
 	int err = in_vram(f);
 
-	buffer_write(&f->bench.ram, 0, SIZE);
-	memcpy(f->next, f->bench.ram.shadow, SIZE);
+	buffer_write(&f->rig.ram, 0, SIZE);
+	memcpy(f->next, f->rig.ram.shadow, SIZE);
 	return err;
 }
 
@@ -194,7 +194,7 @@ static int in_vram_a_page_copied(struct fault *f)
 {
 	int err = in_vram_copied(f);
 
-	memcpy(f->next + PAGE, f->bench.buf.shadow + PAGE, SIZE - PAGE);
+	memcpy(f->next + PAGE, f->rig.buf.shadow + PAGE, SIZE - PAGE);
 	return err;
 }
 
@@ -203,7 +203,7 @@ static int in_vram_and_on_disk(struct fault *f)
 	int err = in_vram_copied(f);
 
 	if (!err)
-		err = pwrite(f->disk, f->bench.ram.mem, SIZE, 0) == SIZE ? 0 : -EIO;
+		err = pwrite(f->disk, f->rig.ram.mem, SIZE, 0) == SIZE ? 0 : -EIO;
 	return err;
 }
 
@@ -211,7 +211,7 @@ static int in_vram_registered(struct fault *f)
 {
 	int err = in_vram(f);
 
-	return err ? err : bench_register(&f->bench);
+	return err ? err : rig_register(&f->rig);
 }
 
 /* A GPU that has had links keeps memory for others: only a new GPU has to allocate it. */
@@ -225,7 +225,7 @@ static int in_vram_beside_a_new_gpu(struct fault *f)
 /* Each page must have its old content or its new content, as a whole. */
 static bool harmed(struct fault *f)
 {
-	struct buffer *buf = &f->bench.buf;
+	struct buffer *buf = &f->rig.buf;
 	size_t at;
 
 	for (at = 0; at < SIZE; at += PAGE)
@@ -270,43 +270,43 @@ static int asks_gpu(struct fault *f)
 	struct drm_vsvm_info info;
 	int err;
 
-	err = gpu_info(f->bench.gpu, &info);
+	err = gpu_info(f->rig.gpu, &info);
 	if (!err)
-		err = gpu_counters(f->bench.gpu, &counters);
+		err = gpu_counters(f->rig.gpu, &counters);
 	if (!err)
-		err = gpu_residency(f->bench.gpu, f->bench.buf.mem, SIZE, &where);
+		err = gpu_residency(f->rig.gpu, f->rig.buf.mem, SIZE, &where);
 	return err || where.vram + where.ram == PAGES ? err : -EILSEQ;
 }
 
 /* Pages that stay behind are not an error. */
 static int moves_to_vram(struct fault *f)
 {
-	return gpu_to_vram(f->bench.gpu, f->bench.buf.mem, SIZE, NULL);
+	return gpu_to_vram(f->rig.gpu, f->rig.buf.mem, SIZE, NULL);
 }
 
 static int moves_to_ram(struct fault *f)
 {
-	return gpu_to_ram(f->bench.gpu, f->bench.buf.mem, SIZE);
+	return gpu_to_ram(f->rig.gpu, f->rig.buf.mem, SIZE);
 }
 
 static int fills(struct fault *f)
 {
-	return gpu_fill(f->bench.gpu, f->bench.buf.mem, SIZE, FILL);
+	return gpu_fill(f->rig.gpu, f->rig.buf.mem, SIZE, FILL);
 }
 
 static int copies_on_gpu(struct fault *f)
 {
-	return gpu_copy(f->bench.gpu, f->bench.buf.mem, f->bench.ram.mem, SIZE);
+	return gpu_copy(f->rig.gpu, f->rig.buf.mem, f->rig.ram.mem, SIZE);
 }
 
 static int sums(struct fault *f)
 {
-	const uint64_t *words = (uint64_t *)f->bench.buf.shadow;
+	const uint64_t *words = (uint64_t *)f->rig.buf.shadow;
 	uint64_t sum, want = 0;
 	size_t i;
 	int err;
 
-	err = gpu_sum(f->bench.gpu, f->bench.buf.mem, SIZE, &sum);
+	err = gpu_sum(f->rig.gpu, f->rig.buf.mem, SIZE, &sum);
 	for (i = 0; i < SIZE / sizeof(*words); i++)
 		want += words[i];
 	return err || sum == want ? err : -EILSEQ;
@@ -314,26 +314,26 @@ static int sums(struct fault *f)
 
 static int copies_by_edu(struct fault *f)
 {
-	return edu_copy(f->edu, f->bench.buf.mem, f->bench.ram.mem, PAGE);
+	return edu_copy(f->edu, f->rig.buf.mem, f->rig.ram.mem, PAGE);
 }
 
 static int reads_disk(struct fault *f)
 {
-	return disk_transfer(f->blk, f->disk, f->bench.buf.mem, 0, SIZE, false);
+	return disk_transfer(f->blk, f->disk, f->rig.buf.mem, 0, SIZE, false);
 }
 
 static int writes_disk(struct fault *f)
 {
-	return disk_transfer(f->blk, f->disk, f->bench.buf.mem, 0, SIZE, true);
+	return disk_transfer(f->blk, f->disk, f->rig.buf.mem, 0, SIZE, true);
 }
 
 static int registers(struct fault *f)
 {
-	struct rdma *far = &f->bench.link.far;
+	struct rdma *far = &f->rig.conn.far;
 	struct ibv_mr *mr;
 
 	errno = 0;
-	mr = rdma_reg_odp(far, f->bench.buf.mem, SIZE);
+	mr = rdma_reg_odp(far, f->rig.buf.mem, SIZE);
 	if (!mr)
 		return errno ? -errno : -EILSEQ;
 	return -ibv_dereg_mr(mr);
@@ -341,14 +341,14 @@ static int registers(struct fault *f)
 
 static int prefetches(struct fault *f)
 {
-	return rdma_prefetch(&f->bench.link.far, f->bench.mr, f->bench.buf.mem,
+	return rdma_prefetch(&f->rig.conn.far, f->rig.mr, f->rig.buf.mem,
 			     SIZE, 1);
 }
 
 /* Read back from the disk, to check what has been written. */
 static int disk_holds(struct fault *f)
 {
-	struct buffer *ram = &f->bench.ram;
+	struct buffer *ram = &f->rig.ram;
 
 	if (pread(f->disk, ram->mem, SIZE, 0) != SIZE)
 		return -EIO;
@@ -366,8 +366,8 @@ static bool is_linked(int from, int to, struct buffer *buf)
 
 static int links_are_up(struct fault *f)
 {
-	int gpu = f->bench.gpu, idle = gpu_open_at(f->idle_pci);
-	bool up = is_linked(gpu, idle, &f->bench.ram) && is_linked(idle, gpu, &f->bench.ram);
+	int gpu = f->rig.gpu, idle = gpu_open_at(f->idle_pci);
+	bool up = is_linked(gpu, idle, &f->rig.ram) && is_linked(idle, gpu, &f->rig.ram);
 
 	close(idle);
 	return up ? 0 : -EILSEQ;
@@ -375,7 +375,7 @@ static int links_are_up(struct fault *f)
 
 static int is_in_ram(struct fault *f)
 {
-	return page_is_present(f->bench.buf.mem) ? 0 : -EILSEQ;
+	return page_is_present(f->rig.buf.mem) ? 0 : -EILSEQ;
 }
 
 FIXTURE(nth) {
@@ -457,7 +457,7 @@ TEST_F(nth, failure_is_told_and_harms_nothing)
 			EXPECT_FALSE(harmed(f));
 		} else {
 			EXPECT_EQ(0, variant->after ? variant->after(f) : 0);
-			ASSERT_EQ(-1, differs(f->bench.buf.mem, f->next, SIZE)) {
+			ASSERT_EQ(-1, differs(f->rig.buf.mem, f->next, SIZE)) {
 				TH_LOG("%u: nobody was told", n);
 			}
 		}
@@ -466,7 +466,7 @@ TEST_F(nth, failure_is_told_and_harms_nothing)
 			TH_LOG("after %u: %s", n, strerror(-err));
 		}
 		EXPECT_EQ(0, variant->after ? variant->after(f) : 0);
-		ASSERT_EQ(-1, differs(f->bench.buf.mem, f->next, SIZE)) {
+		ASSERT_EQ(-1, differs(f->rig.buf.mem, f->next, SIZE)) {
 			TH_LOG("after %u: %s", n, strerror(-err));
 		}
 	}
@@ -519,7 +519,7 @@ FIXTURE_SETUP(callback)
 
 	ASSERT_EQ(0, vsvm_load("p2p_pages=1"));
 	memset(f, 0, sizeof(*f));
-	ASSERT_EQ(0, bench_init(&f->bench, SIZE, MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, rig_init(&f->rig, SIZE, MADV_NOHUGEPAGE));
 	f->edu = edu_open();
 	ASSERT_LE(0, f->edu);
 	f->next = malloc(SIZE);
@@ -530,7 +530,7 @@ FIXTURE_TEARDOWN(callback)
 	callback_works();
 	close(self->f.edu);
 	free(self->f.next);
-	EXPECT_EQ(0, bench_fini(&self->f.bench));
+	EXPECT_EQ(0, rig_fini(&self->f.rig));
 }
 
 TEST_F(callback, fails_and_memory_stays_in_ram)
@@ -539,24 +539,24 @@ TEST_F(callback, fails_and_memory_stays_in_ram)
 		"vsvm_populate_mm", "populate_devmem_pfn", "copy_to_devmem"
 	};
 	static const int errnos[] = { ENOMEM, EBUSY, EIO };
-	struct bench *bench = &self->f.bench;
+	struct rig *rig = &self->f.rig;
 	uint64_t pages;
 	size_t i, j;
 
 	for (i = 0; i < ARRAY_LEN(functions); i++) {
 		for (j = 0; j < ARRAY_LEN(errnos); j++) {
-			buffer_write(&bench->buf, 0, SIZE);
+			buffer_write(&rig->buf, 0, SIZE);
 			ASSERT_EQ(0, callback_fails(functions[i], -errnos[j], -1));
-			EXPECT_EQ(0, gpu_to_vram(bench->gpu, bench->buf.mem, SIZE,
+			EXPECT_EQ(0, gpu_to_vram(rig->gpu, rig->buf.mem, SIZE,
 						 &pages));
 			callback_works();
 			EXPECT_EQ(0, pages);
-			EXPECT_EQ(-1, buffer_differs(&bench->buf)) {
+			EXPECT_EQ(-1, buffer_differs(&rig->buf)) {
 				TH_LOG("%s: %s", functions[i], strerror(errnos[j]));
 			}
-			EXPECT_EQ(0, vram_leaked(bench->gpu, bench->vram_free));
-			ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
-			EXPECT_EQ(-1, buffer_differs(&bench->buf));
+			EXPECT_EQ(0, vram_leaked(rig->gpu, rig->vram_free));
+			ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
+			EXPECT_EQ(-1, buffer_differs(&rig->buf));
 		}
 	}
 }
@@ -568,89 +568,89 @@ static int child_touches(void *arg)
 
 TEST_F(callback, fails_and_memory_stays_in_vram)
 {
-	struct bench *bench = &self->f.bench;
+	struct rig *rig = &self->f.rig;
 	struct child child;
 	int err;
 
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
 	ASSERT_EQ(0, aliases_enable(false));
-	ASSERT_EQ(0, child_fork(&child, child_touches, bench->buf.mem));
+	ASSERT_EQ(0, child_fork(&child, child_touches, rig->buf.mem));
 	ASSERT_EQ(0, callback_fails("copy_to_ram", -EIO, -1));
 
-	err = gpu_to_ram(bench->gpu, bench->buf.mem, SIZE);
+	err = gpu_to_ram(rig->gpu, rig->buf.mem, SIZE);
 	EXPECT_EQ(-EFAULT, err);
-	err = edu_copy(self->f.edu, bench->ram.mem, bench->buf.mem, PAGE);
+	err = edu_copy(self->f.edu, rig->ram.mem, rig->buf.mem, PAGE);
 	EXPECT_EQ(-EFAULT, err);
 	/* An access by the CPU kills the process */
 	EXPECT_EQ(-EPIPE, child_do(&child));
 	EXPECT_EQ(-EPIPE, child_end(&child));
-	EXPECT_EQ(-1, buffer_differs(&bench->ram));
+	EXPECT_EQ(-1, buffer_differs(&rig->ram));
 	callback_works();
 
-	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
-	ASSERT_EQ(0, gpu_to_ram(bench->gpu, bench->buf.mem, SIZE));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
+	ASSERT_EQ(0, gpu_to_ram(rig->gpu, rig->buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
 TEST_F(callback, fails_and_a_gpu_that_goes_tries_again)
 {
-	struct bench *bench = &self->f.bench;
+	struct rig *rig = &self->f.rig;
 	char pci[PCI_ADDR_LEN];
 
-	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, gpu_pci_address(rig->gpu, pci, sizeof(pci)));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
 	ASSERT_EQ(0, callback_fails("copy_to_ram", -EIO, 3));
 	EXPECT_EQ(0, file_write(VSVM "unbind", pci));
 	EXPECT_EQ(0, callback_works());
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	EXPECT_EQ(0, file_write(VSVM "bind", pci));
-	close(bench->gpu);
-	bench->gpu = gpu_open(0);
-	EXPECT_LE(0, bench->gpu);
+	close(rig->gpu);
+	rig->gpu = gpu_open(0);
+	EXPECT_LE(0, rig->gpu);
 }
 
 /* The driver retries for some time, then drops the memory. No process gets wrong data. */
 TEST_F(callback, fails_for_good_and_a_gpu_goes_all_the_same)
 {
-	struct bench *bench = &self->f.bench;
+	struct rig *rig = &self->f.rig;
 	char pci[PCI_ADDR_LEN];
 	struct child child;
 
-	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
-	ASSERT_EQ(0, child_fork(&child, child_touches, bench->buf.mem));
+	ASSERT_EQ(0, gpu_pci_address(rig->gpu, pci, sizeof(pci)));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
+	ASSERT_EQ(0, child_fork(&child, child_touches, rig->buf.mem));
 	ASSERT_EQ(0, callback_fails("copy_to_ram", -ENOMEM, -1));
 	EXPECT_EQ(0, file_write(VSVM "unbind", pci));
 	callback_works();
 	EXPECT_EQ(-EPIPE, child_do(&child));
 	EXPECT_EQ(-EPIPE, child_end(&child));
-	ASSERT_EQ(0, madvise(bench->buf.mem, SIZE, MADV_DONTNEED));
-	memset(bench->buf.shadow, 0, SIZE);
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	ASSERT_EQ(0, madvise(rig->buf.mem, SIZE, MADV_DONTNEED));
+	memset(rig->buf.shadow, 0, SIZE);
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	EXPECT_EQ(0, file_write(VSVM "bind", pci));
-	close(bench->gpu);
-	bench->gpu = gpu_open(0);
-	EXPECT_LE(0, bench->gpu);
+	close(rig->gpu);
+	rig->gpu = gpu_open(0);
+	EXPECT_LE(0, rig->gpu);
 }
 
 /* Mapping another GPU's memory fails, as it does if the IOMMU has no room for it. */
 TEST_F(callback, fails_to_map_and_the_page_migrates)
 {
-	struct bench *bench = &self->f.bench;
+	struct rig *rig = &self->f.rig;
 	int other = gpu_open(1);
 	uint64_t evicted;
 
 	if (!reachable())
 		SKIP(return, "nobody asks for aliases");
 	ASSERT_LE(0, other);
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, other, 0, SIZE));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, other, 0, SIZE));
 	evicted = pages_evicted(other);
 	ASSERT_EQ(0, callback_fails("drm_gpusvm_map_alias", -EFAULT, -1));
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
 	callback_works();
 	EXPECT_EQ(evicted + PAGES, pages_evicted(other));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	close(other);
 }
 

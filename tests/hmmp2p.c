@@ -17,9 +17,9 @@
 
 #include "../linux/samples/hmm/hmm_edu.h"
 #include "gpu.h"
-#include "lib/bench.h"
 #include "lib/file.h"
 #include "lib/harness.h"
+#include "lib/rig.h"
 #include "lib/route.h"
 #include "lib/stats.h"
 #include "lib/vsvm.h"
@@ -455,7 +455,7 @@ TEST_F(topo, does_not_guess_at_another_format)
 /* stat */
 
 FIXTURE(stat) {
-	struct bench bench;
+	struct rig rig;
 	bool reloaded;
 };
 
@@ -488,11 +488,11 @@ static bool counted(const char *filter)
 
 TEST_F(stat, counts_pages)
 {
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, sh("$HMMP2P stat -j >$T/old"));
-	EXPECT_EQ(0, bench_register(&self->bench));
+	EXPECT_EQ(0, rig_register(&self->rig));
 	EXPECT_TRUE(counted("since(.) == {alias_cpu_pages: 1024}"));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
 static int edu_read(const struct buffer *buf)
@@ -542,8 +542,8 @@ TEST_F(stat, counts_pages_by_route)
 
 TEST_F(stat, shows_what_the_kernel_shows)
 {
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
-	EXPECT_EQ(0, bench_register(&self->bench));
+	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, MADV_HUGEPAGE));
+	EXPECT_EQ(0, rig_register(&self->rig));
 	EXPECT_EQ(0, sh("$HMMP2P stat -j | tee $T/json |"
 			"jq -r 'del(.enabled) | to_entries[] | \"\\(.key) \\(.value)\"' | sort >$T/ours"));
 	EXPECT_EQ(0, sh("grep -E '^(alias|fallback)_' /sys/kernel/debug/hmm_p2pdma/stats |"
@@ -552,7 +552,7 @@ TEST_F(stat, shows_what_the_kernel_shows)
 			"diff - /sys/kernel/mm/hmm_p2pdma/aliases"));
 	EXPECT_EQ(0, sh("jq 'with_entries(select(.key | startswith(\"fallback_\"))) | add' $T/json |"
 			"diff - /sys/kernel/mm/hmm_p2pdma/fallbacks"));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
 TEST_F(stat, text_has_routes_and_reasons)
@@ -571,12 +571,12 @@ TEST_F(stat, counts_what_has_no_window)
 {
 	self->reloaded = true;
 	ASSERT_EQ(0, vsvm_reload("window_mb=0"));
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, sh("$HMMP2P stat -j >$T/old"));
-	EXPECT_EQ(-1, bench_differs(&self->bench));
+	EXPECT_EQ(-1, rig_differs(&self->rig));
 	EXPECT_TRUE(counted("since(.) | keys == [\"fallback_no_window_pages\"]"));
 	EXPECT_EQ(0, text("stat", "  no_window [0-9]+(,|$)"));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
 /* Exact counts would tell any user what other processes do. */
@@ -619,9 +619,9 @@ static int finish(void)
 
 TEST_F(stat, rates_are_of_each_interval)
 {
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, start("-i 0.4 -c 10"));
-	EXPECT_EQ(0, bench_register(&self->bench));
+	EXPECT_EQ(0, rig_register(&self->rig));
 	ASSERT_EQ(0, finish());
 
 	EXPECT_TRUE(json_is("length == 10 and all(.[]; .seconds > 0) and "
@@ -632,7 +632,7 @@ TEST_F(stat, rates_are_of_each_interval)
 			    "(sum(.alias_cpu_pages_per_s) | is(1024)) and "
 			    "(sum(.alias_bus_pages_per_s) | is(0)) and "
 			    "any(.[]; .alias_cpu_pages_per_s == 0)"));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
 TEST_F(stat, rates_in_text_are_those_of_the_json)

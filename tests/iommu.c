@@ -48,7 +48,7 @@ TEST(nothing_has_been_stopped_since_boot)
 			booted = true;
 		else if (strstr(line, BEGIN) || strstr(line, END))
 			on_purpose = !!strstr(line, BEGIN);
-		else if (!on_purpose && log_is_fault(line) && faults++ < 5)
+		else if (!on_purpose && klog_is_fault(line) && faults++ < 5)
 			printf("# %s", line);
 	}
 	fclose(file);
@@ -180,7 +180,7 @@ static bool wait_for_fault(FIXTURE_DATA(late) *self, int log, uint64_t iova,
 	snprintf(where, sizeof(where), "[%s] fault addr 0x%llx ", self->pci,
 		 (unsigned long long)iova);
 	do {
-		while (log_line(log, line, sizeof(line)))
+		while (klog_line(log, line, sizeof(line)))
 			if (strstr(line, what) && strstr(line, where))
 				return true;
 	} while (now() < end && !usleep(5000));
@@ -190,7 +190,7 @@ static bool wait_for_fault(FIXTURE_DATA(late) *self, int log, uint64_t iova,
 /* Start DMA, and wait for the IOMMU to report that it has stopped it. */
 static bool is_stopped(FIXTURE_DATA(late) *self, uint64_t iova, bool write)
 {
-	int tries, log = log_open();
+	int tries, log = klog_open();
 	bool stopped = false;
 
 	/* The log is rate-limited to a few faults in five seconds */

@@ -7,8 +7,8 @@
 #include <sys/mman.h>
 
 #include "gpu.h"
-#include "lib/bench.h"
 #include "lib/harness.h"
+#include "lib/rig.h"
 #include "lib/swap.h"
 #include "lib/vram.h"
 
@@ -21,7 +21,7 @@ static const char kinds[] = "VVRVSVZVHRRSRZRHSSZSHZZHHV";
 #define KINDS_AT	(HUGE_PAGE - 11 * PAGE)
 
 FIXTURE(mixed) {
-	struct bench bench;
+	struct rig rig;
 	uint64_t evicted;
 	uint64_t vram;
 };
@@ -40,24 +40,24 @@ FIXTURE_VARIANT_ADD(mixed, huge) {
 
 FIXTURE_SETUP(mixed)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	struct drm_vsvm_residency where;
 	unsigned int i, count['Z' + 1] = {};
 
-	ASSERT_EQ(0, bench_init_in_vram(bench, SIZE, variant->advice));
+	ASSERT_EQ(0, rig_init_in_vram(rig, SIZE, variant->advice));
 
 	for (i = 0; i < KINDS_NR; i++) {
 		size_t offset = KINDS_AT + i * PAGE;
-		uint8_t *page = bench->buf.mem + offset;
+		uint8_t *page = rig->buf.mem + offset;
 
 		count[(int)kinds[i]]++;
 		if (kinds[i] == 'V')
 			continue;
 
 		ASSERT_EQ(0, madvise(page, PAGE, MADV_DONTNEED));
-		memset(bench->buf.shadow + offset, 0, PAGE);
+		memset(rig->buf.shadow + offset, 0, PAGE);
 		if (kinds[i] == 'R' || kinds[i] == 'S')
-			buffer_write(&bench->buf, offset, PAGE);
+			buffer_write(&rig->buf, offset, PAGE);
 		if (kinds[i] == 'S')
 			ASSERT_EQ(0, pages_out(page, PAGE));
 		if (kinds[i] == 'Z')
@@ -65,9 +65,9 @@ FIXTURE_SETUP(mixed)
 	}
 
 	/* Check that each page is where it should be. */
-	self->evicted = pages_evicted(bench->gpu);
+	self->evicted = pages_evicted(rig->gpu);
 	self->vram = PAGES - KINDS_NR + count['V'];
-	ASSERT_EQ(0, gpu_residency(bench->gpu, bench->buf.mem, SIZE, &where));
+	ASSERT_EQ(0, gpu_residency(rig->gpu, rig->buf.mem, SIZE, &where));
 	ASSERT_EQ(self->vram, where.vram);
 	ASSERT_EQ(count['R'] + count['Z'], where.ram);
 	ASSERT_EQ(count['S'] + count['H'], where.none);
@@ -75,63 +75,63 @@ FIXTURE_SETUP(mixed)
 
 FIXTURE_TEARDOWN(mixed)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	EXPECT_EQ(self->evicted, pages_evicted(bench->gpu));
-	EXPECT_EQ(self->vram, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
-	EXPECT_EQ(0, bench_fini(bench));
+	EXPECT_EQ(self->evicted, pages_evicted(rig->gpu));
+	EXPECT_EQ(self->vram, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
+	EXPECT_EQ(0, rig_fini(rig));
 }
 
 TEST_F(mixed, read)
 {
-	EXPECT_EQ(-1, bench_differs(&self->bench));
+	EXPECT_EQ(-1, rig_differs(&self->rig));
 }
 
 TEST_F(mixed, read_by_a_new_mr)
 {
-	ASSERT_EQ(0, bench_register(&self->bench));
-	EXPECT_EQ(-1, bench_differs(&self->bench));
+	ASSERT_EQ(0, rig_register(&self->rig));
+	EXPECT_EQ(-1, rig_differs(&self->rig));
 }
 
 TEST_F(mixed, write)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, bench_write_new(bench, KINDS_AT - PAGE - 3,
-				     (KINDS_NR + 2) * PAGE + 5));
-	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, rig_write_new(rig, KINDS_AT - PAGE - 3,
+				   (KINDS_NR + 2) * PAGE + 5));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 TEST_F(mixed, prefetch_for_reading)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 0));
-	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, rig_prefetch(rig, 0, SIZE, 0));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 TEST_F(mixed, prefetch_for_writing)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
-	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, rig_prefetch(rig, 0, SIZE, 1));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 /* Each page is the first page of some walk, and the last page of another. */
 TEST_F(mixed, prefetch_of_each_part)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	unsigned int i;
 
 	for (i = 0; i < KINDS_NR; i++) {
 		size_t page = KINDS_AT + i * PAGE;
 
-		ASSERT_EQ(0, bench_prefetch(bench, page, (KINDS_NR - i) * PAGE, 0));
-		ASSERT_EQ(0, bench_prefetch(bench, page, 2 * PAGE, 1));
+		ASSERT_EQ(0, rig_prefetch(rig, page, (KINDS_NR - i) * PAGE, 0));
+		ASSERT_EQ(0, rig_prefetch(rig, page, 2 * PAGE, 1));
 	}
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 TEST_HARNESS_MAIN

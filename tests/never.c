@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lib/bench.h"
 #include "lib/file.h"
 #include "lib/harness.h"
+#include "lib/rig.h"
 #include "lib/stats.h"
 #include "lib/vram.h"
 
@@ -16,7 +16,7 @@
 #define PAGES	(SIZE / PAGE)
 
 FIXTURE(never) {
-	struct bench bench;
+	struct rig rig;
 	uint64_t evicted;
 	uint64_t count[COUNTERS_NR];
 };
@@ -25,16 +25,16 @@ FIXTURE_SETUP(never)
 {
 	unsigned int i;
 
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, MADV_HUGEPAGE));
-	self->evicted = pages_evicted(self->bench.gpu);
+	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, MADV_HUGEPAGE));
+	self->evicted = pages_evicted(self->rig.gpu);
 	for (i = 0; i < COUNTERS_NR; i++)
 		self->count[i] = stat_read(counters[i]);
 }
 
 FIXTURE_TEARDOWN(never)
 {
-	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(-1, buffer_differs(&self->rig.buf));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 	EXPECT_EQ(0, aliases_enable(false));
 }
 
@@ -58,9 +58,9 @@ TEST_F(never, hands_out_an_alias)
 {
 	int i;
 
-	EXPECT_EQ(-1, bench_differs(&self->bench));
-	EXPECT_EQ(self->evicted + PAGES, pages_evicted(self->bench.gpu));
-	EXPECT_EQ(0, pages_in_vram(self->bench.gpu, self->bench.buf.mem, SIZE));
+	EXPECT_EQ(-1, rig_differs(&self->rig));
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(self->rig.gpu));
+	EXPECT_EQ(0, pages_in_vram(self->rig.gpu, self->rig.buf.mem, SIZE));
 	for (i = 0; i < COUNTERS_NR; i++)
 		EXPECT_EQ(self->count[i], stat_read(counters[i]))
 			TH_LOG("counter %d", i);
@@ -69,9 +69,9 @@ TEST_F(never, hands_out_an_alias)
 TEST_F(never, is_not_for_ever)
 {
 	ASSERT_EQ(0, aliases_enable(true));
-	EXPECT_EQ(-1, bench_differs(&self->bench));
-	EXPECT_EQ(self->evicted, pages_evicted(self->bench.gpu));
-	EXPECT_EQ(PAGES, pages_in_vram(self->bench.gpu, self->bench.buf.mem, SIZE));
+	EXPECT_EQ(-1, rig_differs(&self->rig));
+	EXPECT_EQ(self->evicted, pages_evicted(self->rig.gpu));
+	EXPECT_EQ(PAGES, pages_in_vram(self->rig.gpu, self->rig.buf.mem, SIZE));
 }
 
 TEST_F(never, takes_nonsense)

@@ -19,7 +19,6 @@
 
 #include "gpu.h"
 #include "measure.h"
-#include "lib/bench.h"
 #include "lib/cgroup.h"
 #include "lib/child.h"
 #include "lib/command.h"
@@ -29,6 +28,7 @@
 #include "lib/harness.h"
 #include "lib/page.h"
 #include "lib/pci.h"
+#include "lib/rig.h"
 #include "lib/stats.h"
 #include "lib/vram.h"
 #include "lib/worker.h"
@@ -66,21 +66,21 @@ FIXTURE_TEARDOWN(process)
 /* Work until killed, or until the alarm. */
 static void process_traffic(volatile int *ready)
 {
-	struct bench bench;
+	struct rig rig;
 
 	alarm(20 * slowness());
-	if (bench_init_in_vram(&bench, SIZE, MADV_HUGEPAGE))
+	if (rig_init_in_vram(&rig, SIZE, MADV_HUGEPAGE))
 		_exit(1);
 
 	for (;;) {
-		if (buffer_xor(&bench.buf, bench.gpu, 8, SIZE - 8) ||
-		    bench_write_new(&bench, MIDDLE + 1, HUGE_PAGE) ||
-		    bench_differs(&bench) != -1)
+		if (buffer_xor(&rig.buf, rig.gpu, 8, SIZE - 8) ||
+		    rig_write_new(&rig, MIDDLE + 1, HUGE_PAGE) ||
+		    rig_differs(&rig) != -1)
 			_exit(2);
 		*ready = 1;
-		bench.buf.mem[0]++;
-		bench.buf.shadow[0]++;
-		if (buffer_to_vram(&bench.buf, bench.gpu, 0, SIZE))
+		rig.buf.mem[0]++;
+		rig.buf.shadow[0]++;
+		if (buffer_to_vram(&rig.buf, rig.gpu, 0, SIZE))
 			_exit(3);
 	}
 }
@@ -112,11 +112,11 @@ TEST_F(process, exits_with_all_of_it_open)
 	pid_t pid = fork();
 
 	if (!pid) {
-		struct bench bench;
+		struct rig rig;
 
-		if (bench_init_in_vram(&bench, SIZE, MADV_HUGEPAGE))
+		if (rig_init_in_vram(&rig, SIZE, MADV_HUGEPAGE))
 			_exit(1);
-		_exit(bench_differs(&bench) != -1);
+		_exit(rig_differs(&rig) != -1);
 	}
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
@@ -128,10 +128,10 @@ TEST_F(process, executes_with_all_of_it_open)
 	pid_t pid = fork();
 
 	if (!pid) {
-		struct bench bench;
+		struct rig rig;
 
-		if (bench_init_in_vram(&bench, SIZE, MADV_HUGEPAGE) ||
-		    bench_differs(&bench) != -1)
+		if (rig_init_in_vram(&rig, SIZE, MADV_HUGEPAGE) ||
+		    rig_differs(&rig) != -1)
 			_exit(1);
 		execl("/bin/true", "true", NULL);
 		_exit(2);
@@ -250,7 +250,7 @@ static int works_on_more_than_its_limit(void *arg)
 {
 	const FIXTURE_VARIANT(limited) *variant = arg;
 	uint64_t pages, sum, want = 0;
-	struct bench bench;
+	struct rig rig;
 	struct buffer buf;
 	size_t i;
 	int err;
@@ -259,29 +259,29 @@ static int works_on_more_than_its_limit(void *arg)
 	err = limit_set(CGROUP "memory.high", LIMIT) ?:
 	      limit_set(variant->limit, variant->gentle) ?:
 	      file_write(CGROUP "cgroup.procs", "0") ?:
-	      bench_init(&bench, HUGE_PAGE, variant->advice) ?:
+	      rig_init(&rig, HUGE_PAGE, variant->advice) ?:
 	      aliases_enable(variant->aliases);
 	if (err)
 		return err;
-	buffer_unmap(&bench.buf);
-	err = buffer_map(&bench.buf, MORE, variant->advice);
+	buffer_unmap(&rig.buf);
+	err = buffer_map(&rig.buf, MORE, variant->advice);
 	if (err)
 		return err;
-	buf = bench.buf;
+	buf = rig.buf;
 	buffer_write(&buf, 0, MORE);
-	err = bench_register(&bench) ?: gpu_to_vram(bench.gpu, buf.mem, MORE, &pages);
+	err = rig_register(&rig) ?: gpu_to_vram(rig.gpu, buf.mem, MORE, &pages);
 	if (err)
 		return err;
 	if (!fits(pages))
 		return -ERANGE;
 
-	err = buffer_xor(&buf, bench.gpu, 0, MORE) ?: bench_read(&bench, 0, HUGE_PAGE) ?:
-	      gpu_sum(bench.gpu, buf.mem, MORE, &sum);
+	err = buffer_xor(&buf, rig.gpu, 0, MORE) ?: rig_read(&rig, 0, HUGE_PAGE) ?:
+	      gpu_sum(rig.gpu, buf.mem, MORE, &sum);
 	if (err)
 		return err;
 	for (i = 0; i < MORE / sizeof(want); i++)
 		want += ((uint64_t *)buf.shadow)[i];
-	if (sum != want || differs(bench.ram.mem, buf.shadow, HUGE_PAGE) != -1 ||
+	if (sum != want || differs(rig.ram.mem, buf.shadow, HUGE_PAGE) != -1 ||
 	    buffer_differs(&buf) != -1)
 		return -EILSEQ;
 
@@ -292,7 +292,7 @@ static int works_on_more_than_its_limit(void *arg)
 		return err;
 	if (buffer_differs(&buf) != -1)
 		return -EILSEQ;
-	err = gpu_to_vram(bench.gpu, buf.mem, MORE, &pages);
+	err = gpu_to_vram(rig.gpu, buf.mem, MORE, &pages);
 	if (err)
 		return err;
 	return pages == MORE / PAGE ? 0 : -ENOSPC;
@@ -483,49 +483,49 @@ static int devices_sleep(int gpu)
 /* Threads of the kernel go on with a read while processes are frozen. */
 static int importer_reads(struct worker *worker)
 {
-	return bench_differs(worker->bench) == -1 ? 0 : -EILSEQ;
+	return rig_differs(worker->rig) == -1 ? 0 : -EILSEQ;
 }
 
 TEST_F(process, memory_in_vram_outlives_sleep)
 {
-	struct bench bench;
-	struct worker worker = { .bench = &bench };
+	struct rig rig;
+	struct worker worker = { .rig = &rig };
 	uint64_t aliases, evicted;
 	size_t page;
 
-	ASSERT_EQ(0, bench_init(&bench, SIZE, MADV_HUGEPAGE));
-	close(bench.gpu);
-	bench.gpu = gpu_open(1);
-	ASSERT_LE(0, bench.gpu);
-	bench.vram_free = vram_free(bench.gpu);
-	ASSERT_EQ(0, buffer_to_vram(&bench.buf, bench.gpu, 0, SIZE));
-	ASSERT_EQ(0, bench_register(&bench));
-	EXPECT_EQ(0, bench_write_new(&bench, MIDDLE + 1, HUGE_PAGE));
-	EXPECT_EQ(SIZE / PAGE, pages_in_vram(bench.gpu, bench.buf.mem, SIZE));
+	ASSERT_EQ(0, rig_init(&rig, SIZE, MADV_HUGEPAGE));
+	close(rig.gpu);
+	rig.gpu = gpu_open(1);
+	ASSERT_LE(0, rig.gpu);
+	rig.vram_free = vram_free(rig.gpu);
+	ASSERT_EQ(0, buffer_to_vram(&rig.buf, rig.gpu, 0, SIZE));
+	ASSERT_EQ(0, rig_register(&rig));
+	EXPECT_EQ(0, rig_write_new(&rig, MIDDLE + 1, HUGE_PAGE));
+	EXPECT_EQ(SIZE / PAGE, pages_in_vram(rig.gpu, rig.buf.mem, SIZE));
 
 	ASSERT_EQ(0, worker_start(&worker, importer_reads));
 	EXPECT_EQ(0, devices_sleep(self->gpu));
 	EXPECT_EQ(0, worker_stop(&worker));
-	EXPECT_EQ(bench.vram_free, vram_free(bench.gpu));
+	EXPECT_EQ(rig.vram_free, vram_free(rig.gpu));
 	for (page = 0; page < SIZE; page += PAGE)
-		EXPECT_TRUE(page_is_present(bench.buf.mem + page));
+		EXPECT_TRUE(page_is_present(rig.buf.mem + page));
 
 	/* Neither the RDMA device nor the GPU uses its old mappings of the VRAM */
-	EXPECT_EQ(0, bench_write_new(&bench, MIDDLE + 1, HUGE_PAGE));
-	EXPECT_EQ(0, buffer_xor(&bench.buf, bench.gpu, 8, SIZE - 8));
-	EXPECT_EQ(-1, bench_differs(&bench));
-	EXPECT_EQ(-1, buffer_differs(&bench.buf));
+	EXPECT_EQ(0, rig_write_new(&rig, MIDDLE + 1, HUGE_PAGE));
+	EXPECT_EQ(0, buffer_xor(&rig.buf, rig.gpu, 8, SIZE - 8));
+	EXPECT_EQ(-1, rig_differs(&rig));
+	EXPECT_EQ(-1, buffer_differs(&rig.buf));
 
 	/* It gets new ones. The GPU that could not sleep gives aliases, too */
 	EXPECT_FALSE(file_says(WINDOWS, " revoked=1"));
-	ASSERT_EQ(0, buffer_to_vram(&bench.buf, bench.gpu, 0, SIZE));
+	ASSERT_EQ(0, buffer_to_vram(&rig.buf, rig.gpu, 0, SIZE));
 	aliases = stat_read("alias_cpu");
-	evicted = pages_evicted(bench.gpu);
-	EXPECT_EQ(0, bench_prefetch(&bench, 0, SIZE, 1));
+	evicted = pages_evicted(rig.gpu);
+	EXPECT_EQ(0, rig_prefetch(&rig, 0, SIZE, 1));
 	EXPECT_EQ(aliases + SIZE / PAGE, stat_read("alias_cpu"));
-	EXPECT_EQ(-1, bench_differs(&bench));
-	EXPECT_EQ(evicted, pages_evicted(bench.gpu));
-	EXPECT_EQ(0, bench_fini(&bench));
+	EXPECT_EQ(-1, rig_differs(&rig));
+	EXPECT_EQ(evicted, pages_evicted(rig.gpu));
+	EXPECT_EQ(0, rig_fini(&rig));
 }
 
 /*

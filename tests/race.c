@@ -42,7 +42,6 @@
 
 #include "gpu.h"
 #include "measure.h"
-#include "lib/bench.h"
 #include "lib/cgroup.h"
 #include "lib/child.h"
 #include "lib/command.h"
@@ -53,6 +52,7 @@
 #include "lib/harness.h"
 #include "lib/page.h"
 #include "lib/pci.h"
+#include "lib/rig.h"
 #include "lib/route.h"
 #include "lib/stats.h"
 #include "lib/swap.h"
@@ -67,7 +67,7 @@
 enum importer { EDU, DISK, RXE };
 
 /*
- * A transfer into the memory of @bench, from the same place of its RAM plus @ahead.
+ * A transfer into the memory of @rig, from the same place of its RAM plus @ahead.
  * The part before @mark is done when the window opens.
  */
 struct transfer {
@@ -97,7 +97,7 @@ struct actor {
 
 struct race {
 	const struct transfer *transfer;
-	struct bench bench;
+	struct rig rig;
 	struct buffer stall;	/* a page that the disk fills, to stall others */
 	int edu;
 	int blk;
@@ -240,7 +240,7 @@ static long times_slept(void)
 
 static int race_init(struct race *race, const struct transfer *transfer)
 {
-	struct bench *bench = &race->bench;
+	struct rig *rig = &race->rig;
 	int err;
 
 	memset(race, 0, sizeof(*race));
@@ -252,7 +252,7 @@ static int race_init(struct race *race, const struct transfer *transfer)
 	/* A disk can only use VRAM that has struct pages */
 	err = vsvm_load("p2p_pages=1");
 	if (!err)
-		err = bench_init(bench, SIZE, MADV_NOHUGEPAGE);
+		err = rig_init(rig, SIZE, MADV_NOHUGEPAGE);
 	if (!err)
 		err = buffer_map(&race->stall, PAGE, MADV_NOHUGEPAGE);
 	if (err)
@@ -265,7 +265,7 @@ static int race_init(struct race *race, const struct transfer *transfer)
 	race->regs = edu_map_regs();
 	if (race->edu < 0 || race->blk < 0 || race->disk < 0 || !race->regs)
 		return -ENODEV;
-	return disk_transfer(race->blk, race->disk, bench->ram.mem, 0, SIZE, true);
+	return disk_transfer(race->blk, race->disk, rig->ram.mem, 0, SIZE, true);
 }
 
 static int disk_sleep(struct race *race, bool sleep)
@@ -307,29 +307,29 @@ static int import(struct actor *actor)
 	const struct transfer *transfer = actor->transfer;
 	struct race *race = actor->race;
 	size_t at = transfer->start, size = transfer->end - at;
-	struct bench *bench = &race->bench;
-	uint8_t *mem = bench->buf.mem + at;
+	struct rig *rig = &race->rig;
+	uint8_t *mem = rig->buf.mem + at;
 
 	switch (transfer->importer) {
 	case EDU:
 		return edu_copy(race->edu, mem,
-				bench->ram.mem + at + transfer->ahead, size);
+				rig->ram.mem + at + transfer->ahead, size);
 	case DISK:
 		return disk_transfer(race->blk, race->disk, mem, at, size, false);
 	default:
-		return rdma_prefetch(&bench->link.far, bench->mr, mem, size, 1);
+		return rdma_prefetch(&rig->conn.far, rig->mr, mem, size, 1);
 	}
 }
 
 /* Let the shadow follow a part of it. A prefetch has moved no data: write some now. */
 static int landed(struct race *race, size_t from, size_t to)
 {
-	struct bench *bench = &race->bench;
+	struct rig *rig = &race->rig;
 
 	if (race->transfer->importer == RXE)
-		return from == to ? 0 : bench_write_new(bench, from, to - from);
-	memcpy(bench->buf.shadow + from,
-	       bench->ram.shadow + from + race->transfer->ahead, to - from);
+		return from == to ? 0 : rig_write_new(rig, from, to - from);
+	memcpy(rig->buf.shadow + from,
+	       rig->ram.shadow + from + race->transfer->ahead, to - from);
 	return 0;
 }
 
@@ -340,13 +340,13 @@ static int migrate(struct race *race)
 	/* gpu_to_ram() would not wait for the mmap lock; mprotect() does */
 	if (mprotect(race->stall.mem, PAGE, PROT_READ | PROT_WRITE))
 		return -errno;
-	return gpu_to_ram(race->bench.gpu, race->bench.buf.mem, SIZE);
+	return gpu_to_ram(race->rig.gpu, race->rig.buf.mem, SIZE);
 }
 
 /* The address has new memory now, and the old pages can be used again. */
 static int remap(struct race *race)
 {
-	void *mem = mmap(race->bench.buf.mem, SIZE, PROT_READ | PROT_WRITE,
+	void *mem = mmap(race->rig.buf.mem, SIZE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 
 	return mem == MAP_FAILED ? -errno : 0;
@@ -354,14 +354,14 @@ static int remap(struct race *race)
 
 static int protect(struct race *race)
 {
-	return mprotect(race->bench.buf.mem, SIZE, PROT_READ) ? -errno : 0;
+	return mprotect(race->rig.buf.mem, SIZE, PROT_READ) ? -errno : 0;
 }
 
 static int child_looks(void *arg)
 {
 	struct race *race = arg;
 
-	return buffer_differs(&race->bench.buf) == -1 ? 0 : -EILSEQ;
+	return buffer_differs(&race->rig.buf) == -1 ? 0 : -EILSEQ;
 }
 
 static int forks(struct race *race)
@@ -415,28 +415,28 @@ FIXTURE_VARIANT_ADD(walk, prefetch) {
 static int walk_begin(FIXTURE_DATA(walk) *self, const struct transfer *transfer)
 {
 	struct race *race = &self->race;
-	struct bench *bench = &race->bench;
+	struct rig *rig = &race->rig;
 	int err;
 
 	err = race_init(race, transfer);
 	if (!err)
-		err = buffer_to_vram(&bench->buf, bench->gpu, 0, LAST);
+		err = buffer_to_vram(&rig->buf, rig->gpu, 0, LAST);
 	if (!err)
-		err = bench_register(bench);
+		err = rig_register(rig);
 	/* Memory in RAM is pinned, and changing it would not wait for the disk */
 	if (!err)
-		err = buffer_to_vram(&race->stall, bench->gpu, 0, PAGE);
+		err = buffer_to_vram(&race->stall, rig->gpu, 0, PAGE);
 	if (!err)
 		err = landed(race, transfer->start, transfer->mark);
-	self->swapped = transfer->ahead ? bench->ram.mem + PAGE :
-					  bench->buf.mem + LAST;
+	self->swapped = transfer->ahead ? rig->ram.mem + PAGE :
+					  rig->buf.mem + LAST;
 	return err ? err : page_swap_out(self->swapped);
 }
 
 static uint64_t walk_end(FIXTURE_DATA(walk) *self)
 {
 	race_fini(&self->race);
-	return bench_fini(&self->race.bench);
+	return rig_fini(&self->race.rig);
 }
 
 FIXTURE_SETUP(walk)
@@ -522,7 +522,7 @@ static int hit(struct race *race, int (*change)(struct race *race))
 	EXPECT_EQ(0, race->importer.err);				\
 	EXPECT_EQ(0, landed(race, variant->transfer.mark,		\
 			    variant->transfer.end));			\
-	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));		\
+	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));			\
 } while (0)
 
 TEST_F(walk, then_memory_migrates)
@@ -532,7 +532,7 @@ TEST_F(walk, then_memory_migrates)
 	if (variant->transfer.start)
 		SKIP(return, "the page is in RAM");
 	ASSERT_HIT(migrate);
-	EXPECT_EQ(0, pages_in_vram(race->bench.gpu, race->bench.buf.mem, SIZE));
+	EXPECT_EQ(0, pages_in_vram(race->rig.gpu, race->rig.buf.mem, SIZE));
 	EXPECT_LANDS();
 }
 
@@ -541,7 +541,7 @@ TEST_F(walk, then_other_memory_is_mapped)
 	struct race *race = &self->race;
 
 	ASSERT_HIT(remap);
-	memset(race->bench.buf.shadow, 0, SIZE);
+	memset(race->rig.buf.shadow, 0, SIZE);
 	EXPECT_LANDS();
 }
 
@@ -561,7 +561,7 @@ TEST_F(walk, then_memory_is_read_only)
 	ASSERT_HIT(protect);
 	EXPECT_EQ(variant->transfer.importer == DISK ? -EFAULT : -EPERM,
 		  race->importer.err);
-	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
+	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
 }
 
 /*
@@ -571,9 +571,9 @@ TEST_F(walk, then_memory_is_read_only)
 
 static int prefetch_too_much(struct worker *worker)
 {
-	struct bench *bench = worker->bench;
-	int err = rdma_prefetch(&bench->link.far, bench->mr, bench->buf.mem,
-				bench->buf.size, true);
+	struct rig *rig = worker->rig;
+	int err = rdma_prefetch(&rig->conn.far, rig->mr, rig->buf.mem,
+				rig->buf.size, true);
 
 	return err == -EFAULT || err == -EBUSY ? 0 : err ? err : -ENODATA;
 }
@@ -583,28 +583,28 @@ TEST(walk_that_fails_leaves_no_pages_that_went)
 	/* The walk is most likely to find the last pages to go */
 	size_t size = MIB(16), hole = size - PAGE, tail = hole - MIB(1);
 	struct worker worker;
-	struct bench bench;
+	struct rig rig;
 	int i;
 
-	ASSERT_EQ(0, bench_init(&bench, size, MADV_NOHUGEPAGE));
-	ASSERT_EQ(0, bench_register(&bench));
-	ASSERT_EQ(0, mprotect(bench.buf.mem + hole, PAGE, PROT_NONE));
+	ASSERT_EQ(0, rig_init(&rig, size, MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, rig_register(&rig));
+	ASSERT_EQ(0, mprotect(rig.buf.mem + hole, PAGE, PROT_NONE));
 
 	for (i = 0; i < 30; i++) {
-		worker = (struct worker) { .bench = &bench };
+		worker = (struct worker) { .rig = &rig };
 		ASSERT_EQ(0, worker_start(&worker, prefetch_too_much));
 		while (!worker.rounds && !worker.err)
 			usleep(1000);
 		worker.stop = true;
-		EXPECT_EQ(0, madvise(bench.buf.mem, hole, MADV_DONTNEED));
+		EXPECT_EQ(0, madvise(rig.buf.mem, hole, MADV_DONTNEED));
 		EXPECT_EQ(0, worker_stop(&worker));
 
-		buffer_write(&bench.buf, 0, hole);
-		ASSERT_EQ(0, bench_read(&bench, tail, hole - tail));
-		ASSERT_EQ(-1, differs(bench.ram.mem + tail, bench.buf.shadow + tail,
+		buffer_write(&rig.buf, 0, hole);
+		ASSERT_EQ(0, rig_read(&rig, tail, hole - tail));
+		ASSERT_EQ(-1, differs(rig.ram.mem + tail, rig.buf.shadow + tail,
 				      hole - tail));
 	}
-	EXPECT_EQ(0, bench_fini(&bench));
+	EXPECT_EQ(0, rig_fini(&rig));
 }
 
 /* DMA in flight. */
@@ -635,19 +635,19 @@ static int release_disk(void *arg)
 
 FIXTURE_SETUP(flight)
 {
-	struct bench *bench = &self->race.bench;
+	struct rig *rig = &self->race.rig;
 
 	ASSERT_EQ(0, race_init(&self->race, &variant->transfer));
 	ASSERT_EQ(0, child_fork(&self->race.releaser, release_disk, &self->race));
 	/* After the fork, so that the child does not share it. */
-	buffer_write(&bench->buf, 0, SIZE);
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	buffer_write(&rig->buf, 0, SIZE);
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
 }
 
 FIXTURE_TEARDOWN(flight)
 {
 	race_fini(&self->race);
-	EXPECT_EQ(0, bench_fini(&self->race.bench));
+	EXPECT_EQ(0, rig_fini(&self->race.rig));
 }
 
 /* edu's DMA takes 100 ms: do not miss it. */
@@ -700,15 +700,15 @@ TEST_F(flight, is_over_before_memory_migrates)
 	ASSERT_EQ(0, fly(race, migrate));
 	EXPECT_WAITS();
 	EXPECT_EQ(0, landed(race, 0, variant->transfer.end));
-	EXPECT_EQ(0, pages_in_vram(race->bench.gpu, race->bench.buf.mem, SIZE));
-	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
+	EXPECT_EQ(0, pages_in_vram(race->rig.gpu, race->rig.buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
 }
 
 static int reset(struct race *race)
 {
 	char pci[PCI_ADDR_LEN];
 
-	return gpu_pci_address(race->bench.gpu, pci, sizeof(pci)) ?: pci_reset(pci);
+	return gpu_pci_address(race->rig.gpu, pci, sizeof(pci)) ?: pci_reset(pci);
 }
 
 TEST_F(flight, is_over_before_the_gpu_is_reset)
@@ -720,8 +720,8 @@ TEST_F(flight, is_over_before_the_gpu_is_reset)
 	ASSERT_EQ(0, fly(race, reset));
 	EXPECT_WAITS();
 	EXPECT_EQ(0, landed(race, 0, variant->transfer.end));
-	EXPECT_EQ(PAGES, pages_in_vram(race->bench.gpu, race->bench.buf.mem, SIZE));
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&race->bench.buf, race->bench.gpu));
+	EXPECT_EQ(PAGES, pages_in_vram(race->rig.gpu, race->rig.buf.mem, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&race->rig.buf, race->rig.gpu));
 }
 
 TEST_F(flight, is_over_before_the_pages_are_somebody_elses)
@@ -730,8 +730,8 @@ TEST_F(flight, is_over_before_the_pages_are_somebody_elses)
 
 	ASSERT_EQ(0, fly(race, remap));
 	EXPECT_WAITS();
-	memset(race->bench.buf.shadow, 0, SIZE);
-	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
+	memset(race->rig.buf.shadow, 0, SIZE);
+	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
 }
 
 TEST_F(flight, is_over_before_a_child_shares_them)
@@ -742,7 +742,7 @@ TEST_F(flight, is_over_before_a_child_shares_them)
 	EXPECT_EQ(0, landed(race, 0, variant->transfer.end));
 	ASSERT_EQ(0, fly(race, forks));
 	EXPECT_WAITS();
-	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
+	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
 	EXPECT_EQ(0, child_do(&race->child));
 }
 
@@ -760,14 +760,14 @@ static int touch_mapping(uint8_t *page)
 TEST(transfer_holds_up_who_changes_its_page_and_nobody_else)
 {
 	bool goes_on = false;
-	struct bench *bench;
+	struct rig *rig;
 	struct race race;
 	uint64_t addr;
 	int tries;
 
 	ASSERT_EQ(0, race_init(&race, &two_pages));
-	bench = &race.bench;
-	buffer_write(&bench->buf, 0, SIZE);
+	rig = &race.rig;
+	buffer_write(&rig->buf, 0, SIZE);
 
 	/* The transfer takes 100 ms, which a busy machine may miss. */
 	for (tries = 0; tries < 50 && !goes_on; tries++) {
@@ -775,7 +775,7 @@ TEST(transfer_holds_up_who_changes_its_page_and_nobody_else)
 		while (!edu_writes(race.regs) && !race.importer.done)
 			;
 		addr = edu_read(race.regs, EDU_DMA_DST);
-		ASSERT_EQ(0, touch_mapping(bench->buf.mem + PAGE));
+		ASSERT_EQ(0, touch_mapping(rig->buf.mem + PAGE));
 		goes_on = edu_writes(race.regs) &&
 			  edu_read(race.regs, EDU_DMA_DST) == addr;
 		EXPECT_EQ(0, actor_wait(&race.importer));
@@ -783,9 +783,9 @@ TEST(transfer_holds_up_who_changes_its_page_and_nobody_else)
 	}
 	EXPECT_TRUE(goes_on);
 	EXPECT_EQ(0, landed(&race, 0, 2 * PAGE));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	race_fini(&race);
-	EXPECT_EQ(0, bench_fini(bench));
+	EXPECT_EQ(0, rig_fini(rig));
 }
 
 /* A window can be used, and stays, until the last transfer through it ends. */
@@ -795,7 +795,7 @@ static const struct transfer disk_fills = { .importer = DISK, .end = SIZE };
 TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 {
 	char pci[PCI_ADDR_LEN];
-	struct bench *bench;
+	struct rig *rig;
 	struct race race;
 	pid_t pid;
 	int i;
@@ -803,14 +803,14 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 	if (!reachable())
 		SKIP(return, "the disk does not reach VRAM");
 	ASSERT_EQ(0, race_init(&race, &disk_fills));
-	bench = &race.bench;
-	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
+	rig = &race.rig;
+	ASSERT_EQ(0, gpu_pci_address(rig->gpu, pci, sizeof(pci)));
 	ASSERT_TRUE(file_says(WINDOWS, pci));
 
 	/* The GPU evicts older memory first. */
-	ASSERT_EQ(0, buffer_to_vram(&race.stall, bench->gpu, 0, PAGE));
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
-	ASSERT_EQ(0, bench_register(bench));
+	ASSERT_EQ(0, buffer_to_vram(&race.stall, rig->gpu, 0, PAGE));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
+	ASSERT_EQ(0, rig_register(rig));
 
 	EXPECT_EQ(0, disk_sleep(&race, true));
 	EXPECT_EQ(0, actor_start(&race.staller, &race, stall, 1, 0));
@@ -819,22 +819,22 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 				   pci));
 	EXPECT_TRUE(wait_for_threads(pid, "job_invalidate", 1));
 
-	EXPECT_EQ(0, bench_write_new(bench, 0, SIZE));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(0, rig_write_new(rig, 0, SIZE));
+	EXPECT_EQ(-1, rig_differs(rig));
 	for (i = 0; i < PAGES; i++)
-		EXPECT_TRUE(page_is_elsewhere(bench->buf.mem + i * PAGE));
+		EXPECT_TRUE(page_is_elsewhere(rig->buf.mem + i * PAGE));
 
 	EXPECT_EQ(0, disk_sleep(&race, false));
 	EXPECT_EQ(0, actor_wait(&race.staller));
 	EXPECT_EQ(0, command_wait(pid, PROMPT));
 	EXPECT_FALSE(file_says(WINDOWS, pci));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
-	EXPECT_EQ(0, disk_transfer(race.blk, race.disk, bench->ram.mem, 0, PAGE,
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
+	EXPECT_EQ(0, disk_transfer(race.blk, race.disk, rig->ram.mem, 0, PAGE,
 				   false));
-	EXPECT_EQ(-1, differs(bench->ram.mem, race.stall.mem, PAGE));
+	EXPECT_EQ(-1, differs(rig->ram.mem, race.stall.mem, PAGE));
 	race_fini(&race);
 	/* The GPU is gone and cannot say how much is free */
-	EXPECT_EQ(~0ULL, bench_fini(bench));
+	EXPECT_EQ(~0ULL, rig_fini(rig));
 	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
 }
 
@@ -851,7 +851,7 @@ static int stall_elsewhere(void *arg)
 	if (err)
 		return err;
 	return pages_in_vram(gpu, race->stall.mem, PAGE) == 1 &&
-	       differs(race->stall.mem, race->bench.ram.shadow, PAGE) == -1 ? 0 : -EILSEQ;
+	       differs(race->stall.mem, race->rig.ram.shadow, PAGE) == -1 ? 0 : -EILSEQ;
 }
 
 /* The reset waits for the disk. Until it is over, there are no new aliases. */
@@ -859,7 +859,7 @@ TEST(window_of_a_gpu_that_is_reset_gives_no_aliases)
 {
 	uint64_t revoked = stat_read("fallback_revoked"), before;
 	char pci[PCI_ADDR_LEN];
-	struct bench *bench;
+	struct rig *rig;
 	struct child child;
 	struct race race;
 	pid_t pid;
@@ -867,12 +867,12 @@ TEST(window_of_a_gpu_that_is_reset_gives_no_aliases)
 	if (!reachable())
 		SKIP(return, "the disk does not reach VRAM");
 	ASSERT_EQ(0, race_init(&race, &disk_fills));
-	bench = &race.bench;
-	ASSERT_EQ(0, gpu_pci_address(bench->gpu, pci, sizeof(pci)));
+	rig = &race.rig;
+	ASSERT_EQ(0, gpu_pci_address(rig->gpu, pci, sizeof(pci)));
 	ASSERT_EQ(0, child_fork(&child, stall_elsewhere, &race));
-	buffer_write(&bench->buf, 0, SIZE);
-	ASSERT_EQ(0, bench_register(bench));
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	buffer_write(&rig->buf, 0, SIZE);
+	ASSERT_EQ(0, rig_register(rig));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
 
 	EXPECT_EQ(0, disk_sleep(&race, true));
 	EXPECT_EQ(0, child_start(&child));
@@ -883,10 +883,10 @@ TEST(window_of_a_gpu_that_is_reset_gives_no_aliases)
 	EXPECT_TRUE(file_says(WINDOWS, " revoked=1"));
 	EXPECT_FALSE(file_says(WINDOWS, pci));
 	before = stat_read("alias_cpu");
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_EQ(before, stat_read("alias_cpu"));
 	EXPECT_LT(revoked, stat_read("fallback_revoked"));
-	EXPECT_EQ(0, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(0, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 
 	EXPECT_EQ(0, disk_sleep(&race, false));
 	EXPECT_EQ(0, child_result(&child));
@@ -894,12 +894,12 @@ TEST(window_of_a_gpu_that_is_reset_gives_no_aliases)
 	EXPECT_EQ(0, command_wait(pid, PROMPT));
 	EXPECT_TRUE(file_says(WINDOWS, pci));
 	EXPECT_FALSE(file_says(WINDOWS, " revoked=1"));
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
-	EXPECT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
+	EXPECT_EQ(0, rig_prefetch(rig, 0, SIZE, 1));
 	EXPECT_EQ(before + PAGES, stat_read("alias_cpu"));
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
 	race_fini(&race);
-	EXPECT_EQ(0, bench_fini(bench));
+	EXPECT_EQ(0, rig_fini(rig));
 }
 
 /* The disk waits, and nothing else has to. */
@@ -926,20 +926,20 @@ static void cgroup_leave(void)
 
 FIXTURE_SETUP(alone)
 {
-	struct bench *bench = &self->race.bench;
+	struct rig *rig = &self->race.rig;
 
 	if (!reachable())
 		SKIP(return, "the memory has migrated before");
 	ASSERT_EQ(0, cgroup_enter());
 	ASSERT_EQ(0, race_init(&self->race, &disk_fills));
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, LAST));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, LAST));
 }
 
 FIXTURE_TEARDOWN(alone)
 {
 	race_fini(&self->race);
 	buffer_unmap(&self->big);
-	EXPECT_EQ(0, bench_fini(&self->race.bench));
+	EXPECT_EQ(0, rig_fini(&self->race.rig));
 	cgroup_leave();
 }
 
@@ -982,12 +982,12 @@ static int fill_page_in_vram(struct actor *actor)
 
 TEST_F(alone, reclaim_takes_ram_next_to_what_the_disk_fills)
 {
-	struct bench *bench = &self->race.bench;
+	struct rig *rig = &self->race.rig;
 
-	self->victim = bench->buf.mem + LAST;
+	self->victim = rig->buf.mem + LAST;
 	EXPECT_RECLAIM(import);
 	EXPECT_EQ(0, landed(&self->race, 0, SIZE));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
 static uint64_t huge_kib(void)
@@ -1010,13 +1010,13 @@ TEST_F(alone, reclaim_takes_ram_around_what_the_disk_fills)
 	ASSERT_EQ(0, madvise(big->mem + at, PAGE, MADV_DONTNEED));
 	ASSERT_EQ(0, madvise(big->mem + at, PAGE, MADV_DONTFORK));
 	buffer_write(big, at, PAGE);
-	ASSERT_EQ(0, buffer_to_vram(big, self->race.bench.gpu, at, PAGE));
+	ASSERT_EQ(0, buffer_to_vram(big, self->race.rig.gpu, at, PAGE));
 	ASSERT_EQ(0, madvise(big->mem + at, PAGE, MADV_DOFORK));
-	ASSERT_EQ(1, pages_in_vram(self->race.bench.gpu, big->mem, HUGE_PAGE));
+	ASSERT_EQ(1, pages_in_vram(self->race.rig.gpu, big->mem, HUGE_PAGE));
 
 	self->victim = big->mem + at - PAGE;
 	EXPECT_RECLAIM(fill_page_in_vram);
-	memcpy(big->shadow + at, self->race.bench.ram.shadow, PAGE);
+	memcpy(big->shadow + at, self->race.rig.ram.shadow, PAGE);
 	EXPECT_EQ(-1, buffer_differs(big));
 }
 
@@ -1046,8 +1046,8 @@ TEST_F(alone, change_takes_memory_that_a_limit_keeps_from_being_filled)
 	strcpy(strchr(limit, '=') + 1, "max");
 	EXPECT_EQ(0, file_write(CGROUP "io.max", limit));
 	EXPECT_EQ(0, actor_wait(&race->importer));
-	memset(race->bench.buf.shadow, 0, SIZE);
-	EXPECT_EQ(-1, buffer_differs(&race->bench.buf));
+	memset(race->rig.buf.shadow, 0, SIZE);
+	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
 }
 
 static int fill_slowly(void *arg)
@@ -1112,32 +1112,32 @@ FIXTURE_VARIANT_ADD(leaving, killed_while_others_work_for_it) {
 
 static int gpu_fetches(struct actor *actor)
 {
-	struct bench *bench = &actor->race->bench;
+	struct rig *rig = &actor->race->rig;
 
-	return gpu_to_vram(bench->gpu, bench->buf.mem + LAST, PAGE, NULL);
+	return gpu_to_vram(rig->gpu, rig->buf.mem + LAST, PAGE, NULL);
 }
 
 static void __attribute__((noreturn))
 leaving_main(volatile int *stage, bool queued)
 {
 	struct actor sleepers[SLEEPERS];
-	struct bench *bench;
+	struct rig *rig;
 	struct race race;
 	size_t i;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	alarm(60 * slowness());
-	bench = &race.bench;
+	rig = &race.rig;
 	if (race_init(&race, &disk_fills) ||
-	    buffer_to_vram(&bench->buf, bench->gpu, 0, LAST) ||
-	    bench_register(bench) || page_swap_out(bench->buf.mem + LAST))
+	    buffer_to_vram(&rig->buf, rig->gpu, 0, LAST) ||
+	    rig_register(rig) || page_swap_out(rig->buf.mem + LAST))
 		_exit(1);
 	*stage = 1;
 	if (wait_until(stage, 2))
 		_exit(2);
 
-	if (queued && rdma_prefetch_begin(&bench->link.far, bench->mr,
-					  bench->buf.mem, SIZE))
+	if (queued && rdma_prefetch_begin(&rig->conn.far, rig->mr,
+					  rig->buf.mem, SIZE))
 		_exit(3);
 	for (i = 0; i < SLEEPERS && !queued; i++) {
 		race.transfer = &transfers[i % ARRAY_LEN(transfers)];

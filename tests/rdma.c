@@ -16,11 +16,11 @@
 
 #include "gpu.h"
 #include "measure.h"
-#include "lib/bench.h"
 #include "lib/child.h"
 #include "lib/command.h"
 #include "lib/harness.h"
 #include "lib/raw_wqe.h"
+#include "lib/rig.h"
 #include "lib/stats.h"
 #include "lib/vram.h"
 #include "lib/waiting.h"
@@ -47,7 +47,7 @@ static const struct piece {
 };
 
 FIXTURE(vram) {
-	struct bench bench;
+	struct rig rig;
 	uint64_t evicted;
 	uint64_t aliases;
 };
@@ -67,51 +67,51 @@ FIXTURE_VARIANT_ADD(vram, huge) {
 /* All memory is in VRAM, with contents that were never in RAM, and has an MR. */
 FIXTURE_SETUP(vram)
 {
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
-	self->evicted = pages_evicted(self->bench.gpu);
+	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, variant->advice));
+	self->evicted = pages_evicted(self->rig.gpu);
 	self->aliases = stat_read("alias_cpu");
 }
 
 /* CPU accesses come last, since they migrate the memory. */
 FIXTURE_TEARDOWN(vram)
 {
-	EXPECT_EQ(-1, buffer_differs(&self->bench.buf));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(-1, buffer_differs(&self->rig.buf));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
 /* Nothing has left VRAM so far. */
 #define EXPECT_IN_VRAM() do {						\
-	EXPECT_EQ(self->evicted, pages_evicted(self->bench.gpu));	\
-	EXPECT_EQ(PAGES, pages_in_vram(self->bench.gpu,			\
-				       self->bench.buf.mem, SIZE));	\
+	EXPECT_EQ(self->evicted, pages_evicted(self->rig.gpu));		\
+	EXPECT_EQ(PAGES, pages_in_vram(self->rig.gpu,			\
+				       self->rig.buf.mem, SIZE));	\
 } while (0)
 
 TEST_F(vram, read_gets_what_only_vram_has)
 {
-	EXPECT_EQ(-1, bench_differs(&self->bench));
+	EXPECT_EQ(-1, rig_differs(&self->rig));
 	EXPECT_IN_VRAM();
 }
 
 TEST_F(vram, write_arrives_in_vram)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, bench_write_new(bench, 0, SIZE));
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	ASSERT_EQ(0, rig_write_new(rig, 0, SIZE));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
 	EXPECT_IN_VRAM();
 }
 
 TEST_F(vram, read_at_odd_offsets)
 {
-	struct bench *bench = &self->bench;
-	struct buffer *ram = &bench->ram;
+	struct rig *rig = &self->rig;
+	struct buffer *ram = &rig->ram;
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_LEN(odd_pieces); i++) {
 		const struct piece *p = &odd_pieces[i];
 
-		ASSERT_EQ(0, bench_read(bench, p->offset, p->size));
-		memcpy(ram->shadow + p->offset, bench->buf.shadow + p->offset,
+		ASSERT_EQ(0, rig_read(rig, p->offset, p->size));
+		memcpy(ram->shadow + p->offset, rig->buf.shadow + p->offset,
 		       p->size);
 		EXPECT_EQ(-1, buffer_differs(ram)) {
 			TH_LOG("%zu bytes at %zu", p->size, p->offset);
@@ -122,43 +122,43 @@ TEST_F(vram, read_at_odd_offsets)
 
 TEST_F(vram, write_at_odd_offsets)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_LEN(odd_pieces); i++) {
 		const struct piece *p = &odd_pieces[i];
 
-		ASSERT_EQ(0, bench_write_new(bench, p->offset, p->size));
+		ASSERT_EQ(0, rig_write_new(rig, p->offset, p->size));
 	}
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_IN_VRAM();
 }
 
 /* The same, with the memory on the side that makes the requests. */
 TEST_F(vram, local_side_in_vram)
 {
-	struct bench *bench = &self->bench;
-	struct rdma *near = &bench->link.near;
+	struct rig *rig = &self->rig;
+	struct rdma *near = &rig->conn.near;
 	struct ibv_mr *local, *remote;
 	size_t offset = 3 * PAGE - 5, size = HUGE_PAGE + 11;
 
-	local = rdma_reg_odp(near, bench->buf.mem, SIZE);
-	remote = rdma_reg_odp(&bench->link.far, bench->ram.mem, SIZE);
+	local = rdma_reg_odp(near, rig->buf.mem, SIZE);
+	remote = rdma_reg_odp(&rig->conn.far, rig->ram.mem, SIZE);
 	ASSERT_NE(NULL, local);
 	ASSERT_NE(NULL, remote);
 
-	ASSERT_EQ(0, rdma_write(near, bench->buf.mem + offset, local->lkey,
-				(uintptr_t)bench->ram.mem + offset,
+	ASSERT_EQ(0, rdma_write(near, rig->buf.mem + offset, local->lkey,
+				(uintptr_t)rig->ram.mem + offset,
 				remote->rkey, size));
-	memcpy(bench->ram.shadow + offset, bench->buf.shadow + offset, size);
-	EXPECT_EQ(-1, buffer_differs(&bench->ram));
+	memcpy(rig->ram.shadow + offset, rig->buf.shadow + offset, size);
+	EXPECT_EQ(-1, buffer_differs(&rig->ram));
 
-	buffer_write(&bench->ram, offset, size);
-	ASSERT_EQ(0, rdma_read(near, bench->buf.mem + offset, local->lkey,
-			       (uintptr_t)bench->ram.mem + offset,
+	buffer_write(&rig->ram, offset, size);
+	ASSERT_EQ(0, rdma_read(near, rig->buf.mem + offset, local->lkey,
+			       (uintptr_t)rig->ram.mem + offset,
 			       remote->rkey, size));
-	memcpy(bench->buf.shadow + offset, bench->ram.shadow + offset, size);
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	memcpy(rig->buf.shadow + offset, rig->ram.shadow + offset, size);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
 	EXPECT_IN_VRAM();
 
 	ibv_dereg_mr(local);
@@ -167,107 +167,107 @@ TEST_F(vram, local_side_in_vram)
 
 TEST_F(vram, send_out_of_vram)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	size_t offset = PAGE - 1, size = HUGE_PAGE + PAGE + 3;
 
 	/* The far side sends, since it has the MR. */
-	ASSERT_EQ(0, rdma_post_recv(&bench->link.near, bench->ram.mem + offset,
-				    bench->ram_mr->lkey, size));
-	ASSERT_EQ(0, rdma_send(&bench->link.far, bench->buf.mem + offset,
-			       bench->mr->lkey, size));
-	ASSERT_EQ(0, rdma_wait(&bench->link.near));
+	ASSERT_EQ(0, rdma_post_recv(&rig->conn.near, rig->ram.mem + offset,
+				    rig->ram_mr->lkey, size));
+	ASSERT_EQ(0, rdma_send(&rig->conn.far, rig->buf.mem + offset,
+			       rig->mr->lkey, size));
+	ASSERT_EQ(0, rdma_wait(&rig->conn.near));
 
-	memcpy(bench->ram.shadow + offset, bench->buf.shadow + offset, size);
-	EXPECT_EQ(-1, buffer_differs(&bench->ram));
+	memcpy(rig->ram.shadow + offset, rig->buf.shadow + offset, size);
+	EXPECT_EQ(-1, buffer_differs(&rig->ram));
 	EXPECT_IN_VRAM();
 }
 
 TEST_F(vram, recv_into_vram)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	size_t offset = PAGE - 1, size = HUGE_PAGE + PAGE + 3;
 
-	ASSERT_EQ(0, rdma_post_recv(&bench->link.far, bench->buf.mem + offset,
-				    bench->mr->lkey, size));
-	ASSERT_EQ(0, rdma_send(&bench->link.near, bench->ram.mem + offset,
-			       bench->ram_mr->lkey, size));
-	ASSERT_EQ(0, rdma_wait(&bench->link.far));
+	ASSERT_EQ(0, rdma_post_recv(&rig->conn.far, rig->buf.mem + offset,
+				    rig->mr->lkey, size));
+	ASSERT_EQ(0, rdma_send(&rig->conn.near, rig->ram.mem + offset,
+			       rig->ram_mr->lkey, size));
+	ASSERT_EQ(0, rdma_wait(&rig->conn.far));
 
-	memcpy(bench->buf.shadow + offset, bench->ram.shadow + offset, size);
-	EXPECT_EQ(-1, bench_differs(bench));
+	memcpy(rig->buf.shadow + offset, rig->ram.shadow + offset, size);
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_IN_VRAM();
 }
 
 TEST_F(vram, fetch_add)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, bench_add(bench, HUGE_PAGE / 2 + 24, 0x123456789abcdef1));
-	EXPECT_EQ(-1, bench_differs(bench));
+	ASSERT_EQ(0, rig_add(rig, HUGE_PAGE / 2 + 24, 0x123456789abcdef1));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_IN_VRAM();
 }
 
 TEST_F(vram, cmp_swap_that_matches)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	size_t offset = HUGE_PAGE + 4088;
-	uint64_t *word = (uint64_t *)(bench->buf.shadow + offset);
-	uint64_t *old = (uint64_t *)bench->ram.mem;
+	uint64_t *word = (uint64_t *)(rig->buf.shadow + offset);
+	uint64_t *old = (uint64_t *)rig->ram.mem;
 
-	ASSERT_EQ(0, rdma_cmp_swap(&bench->link.near, old, bench->ram_mr->lkey,
-				   (uintptr_t)bench->buf.mem + offset,
-				   bench->mr->rkey, *word, ~*word));
+	ASSERT_EQ(0, rdma_cmp_swap(&rig->conn.near, old, rig->ram_mr->lkey,
+				   (uintptr_t)rig->buf.mem + offset,
+				   rig->mr->rkey, *word, ~*word));
 	EXPECT_EQ(*word, *old);
 	*word = ~*word;
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_IN_VRAM();
 }
 
 TEST_F(vram, cmp_swap_that_does_not_match)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	size_t offset = HUGE_PAGE + 4088;
-	uint64_t *word = (uint64_t *)(bench->buf.shadow + offset);
-	uint64_t *old = (uint64_t *)bench->ram.mem;
+	uint64_t *word = (uint64_t *)(rig->buf.shadow + offset);
+	uint64_t *old = (uint64_t *)rig->ram.mem;
 
-	ASSERT_EQ(0, rdma_cmp_swap(&bench->link.near, old, bench->ram_mr->lkey,
-				   (uintptr_t)bench->buf.mem + offset,
-				   bench->mr->rkey, *word + 1, ~*word));
+	ASSERT_EQ(0, rdma_cmp_swap(&rig->conn.near, old, rig->ram_mr->lkey,
+				   (uintptr_t)rig->buf.mem + offset,
+				   rig->mr->rkey, *word + 1, ~*word));
 	EXPECT_EQ(*word, *old);
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_IN_VRAM();
 }
 
 /* The verbs library knows neither this operation nor the next one. */
 TEST_F(vram, atomic_write)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	size_t offset = 5 * PAGE + 8;
-	uint64_t *word = (uint64_t *)(bench->buf.shadow + offset);
+	uint64_t *word = (uint64_t *)(rig->buf.shadow + offset);
 
-	ASSERT_EQ(0, raw_atomic_write(&bench->link.near,
-				      (uintptr_t)bench->buf.mem + offset,
-				      bench->mr->rkey, 0xfedcba9876543210));
+	ASSERT_EQ(0, raw_atomic_write(&rig->conn.near,
+				      (uintptr_t)rig->buf.mem + offset,
+				      rig->mr->rkey, 0xfedcba9876543210));
 	*word = 0xfedcba9876543210;
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_IN_VRAM();
 }
 
 TEST_F(vram, flush_of_a_write_to_vram)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	size_t offset = PAGE - 1, size = 3 * PAGE + 2;
 	struct ibv_mr *mr;
 
-	mr = raw_reg_flushable(&bench->link.far, bench->buf.mem, SIZE);
+	mr = raw_reg_flushable(&rig->conn.far, rig->buf.mem, SIZE);
 	ASSERT_NE(NULL, mr);
-	ASSERT_EQ(0, bench_write_new(bench, offset, size));
-	EXPECT_EQ(0, raw_flush(&bench->link.near,
-			       (uintptr_t)bench->buf.mem + offset, mr->rkey,
+	ASSERT_EQ(0, rig_write_new(rig, offset, size));
+	EXPECT_EQ(0, raw_flush(&rig->conn.near,
+			       (uintptr_t)rig->buf.mem + offset, mr->rkey,
 			       size, RAW_FLUSH_GLOBAL));
-	EXPECT_EQ(0, raw_flush_all(&bench->link.near, mr->rkey,
+	EXPECT_EQ(0, raw_flush_all(&rig->conn.near, mr->rkey,
 				   RAW_FLUSH_GLOBAL));
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
 	EXPECT_IN_VRAM();
 	ibv_dereg_mr(mr);
 }
@@ -275,112 +275,112 @@ TEST_F(vram, flush_of_a_write_to_vram)
 /* Nor is RAM persistent: neither keeps its contents without power. */
 TEST_F(vram, no_flush_makes_vram_persistent)
 {
-	struct bench *bench = &self->bench;
-	uint64_t addr = (uintptr_t)bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint64_t addr = (uintptr_t)rig->buf.mem;
 	struct ibv_mr *mr;
 
-	mr = raw_reg_flushable(&bench->link.far, bench->buf.mem, SIZE);
+	mr = raw_reg_flushable(&rig->conn.far, rig->buf.mem, SIZE);
 	ASSERT_NE(NULL, mr);
-	EXPECT_EQ(-EREMOTEIO, raw_flush(&bench->link.near, addr + PAGE, mr->rkey,
+	EXPECT_EQ(-EREMOTEIO, raw_flush(&rig->conn.near, addr + PAGE, mr->rkey,
 					PAGE, RAW_FLUSH_PERSISTENT));
-	EXPECT_EQ(IBV_WC_REM_ACCESS_ERR, rdma_status(&bench->link.near));
-	ASSERT_EQ(0, link_revive(&bench->link));
+	EXPECT_EQ(IBV_WC_REM_ACCESS_ERR, rdma_status(&rig->conn.near));
+	ASSERT_EQ(0, conn_revive(&rig->conn));
 	EXPECT_IN_VRAM();
 
 	ibv_dereg_mr(mr);
-	mr = raw_reg_flushable(&bench->link.far, bench->ram.mem, SIZE);
+	mr = raw_reg_flushable(&rig->conn.far, rig->ram.mem, SIZE);
 	ASSERT_NE(NULL, mr);
-	EXPECT_EQ(-EREMOTEIO, raw_flush_all(&bench->link.near, mr->rkey,
+	EXPECT_EQ(-EREMOTEIO, raw_flush_all(&rig->conn.near, mr->rkey,
 					    RAW_FLUSH_PERSISTENT));
-	EXPECT_EQ(IBV_WC_REM_ACCESS_ERR, rdma_status(&bench->link.near));
-	ASSERT_EQ(0, link_revive(&bench->link));
+	EXPECT_EQ(IBV_WC_REM_ACCESS_ERR, rdma_status(&rig->conn.near));
+	ASSERT_EQ(0, conn_revive(&rig->conn));
 	ibv_dereg_mr(mr);
 }
 
 TEST_F(vram, prefetch_takes_each_page_as_one_alias)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
-	ASSERT_EQ(0, bench_prefetch(bench, 0, SIZE, 1));
+	ASSERT_EQ(0, rig_prefetch(rig, 0, SIZE, 1));
 	EXPECT_EQ(self->aliases + PAGES, stat_read("alias_cpu"));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_IN_VRAM();
 }
 
 TEST_F(vram, gpu_and_importer_see_each_other_at_once)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	int i;
 
 	for (i = 0; i < 10; i++) {
 		size_t offset = (i * 7 + 1) * PAGE - 8;
 
-		ASSERT_EQ(0, buffer_xor(&bench->buf, bench->gpu, offset,
+		ASSERT_EQ(0, buffer_xor(&rig->buf, rig->gpu, offset,
 					2 * PAGE + 16));
-		ASSERT_EQ(0, bench_write_new(bench, offset + PAGE, PAGE + 1));
-		EXPECT_EQ(-1, bench_differs(bench));
+		ASSERT_EQ(0, rig_write_new(rig, offset + PAGE, PAGE + 1));
+		EXPECT_EQ(-1, rig_differs(rig));
 	}
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
 	EXPECT_IN_VRAM();
 }
 
 TEST_F(vram, switched_off_all_of_it_migrates)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
 	ASSERT_EQ(0, aliases_enable(false));
-	EXPECT_EQ(0, bench_register(bench));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(0, rig_register(rig));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_EQ(0, aliases_enable(true));
 
 	EXPECT_EQ(self->aliases, stat_read("alias_cpu"));
-	EXPECT_EQ(self->evicted + PAGES, pages_evicted(bench->gpu));
-	EXPECT_EQ(0, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	EXPECT_EQ(self->evicted + PAGES, pages_evicted(rig->gpu));
+	EXPECT_EQ(0, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 }
 
 TEST_F(vram, switched_off_and_on_again_nothing_migrates)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 
 	ASSERT_EQ(0, aliases_enable(false));
-	EXPECT_EQ(0, bench_register(bench));
+	EXPECT_EQ(0, rig_register(rig));
 	EXPECT_EQ(0, aliases_enable(true));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_IN_VRAM();
 }
 
 TEST_F(vram, registration_moves_nothing)
 {
-	EXPECT_EQ(0, bench_register(&self->bench));
+	EXPECT_EQ(0, rig_register(&self->rig));
 	EXPECT_IN_VRAM();
 }
 
 /* The first accesses begin in the middle of the memory, of an MR, of a folio. */
 TEST_F(vram, mr_in_the_middle_of_it)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	size_t offset = HUGE_PAGE / 2 + 5 * PAGE + 123, size = HUGE_PAGE;
 	struct ibv_mr *mr;
 
 	ASSERT_EQ(0, aliases_enable(false));
-	mr = rdma_reg_odp(&bench->link.far, bench->buf.mem + offset, size);
+	mr = rdma_reg_odp(&rig->conn.far, rig->buf.mem + offset, size);
 	ASSERT_EQ(0, aliases_enable(true));
 	ASSERT_NE(NULL, mr);
 
-	ASSERT_EQ(0, rdma_read(&bench->link.near, bench->ram.mem + 1,
-			       bench->ram_mr->lkey,
-			       (uintptr_t)bench->buf.mem + offset + PAGE,
+	ASSERT_EQ(0, rdma_read(&rig->conn.near, rig->ram.mem + 1,
+			       rig->ram_mr->lkey,
+			       (uintptr_t)rig->buf.mem + offset + PAGE,
 			       mr->rkey, size - PAGE));
-	EXPECT_EQ(-1, differs(bench->ram.mem + 1,
-			      bench->buf.shadow + offset + PAGE, size - PAGE));
+	EXPECT_EQ(-1, differs(rig->ram.mem + 1,
+			      rig->buf.shadow + offset + PAGE, size - PAGE));
 
-	ASSERT_EQ(0, rdma_write(&bench->link.near, bench->ram.mem + HUGE_PAGE,
-				bench->ram_mr->lkey,
-				(uintptr_t)bench->buf.mem + offset + PAGE + 1,
+	ASSERT_EQ(0, rdma_write(&rig->conn.near, rig->ram.mem + HUGE_PAGE,
+				rig->ram_mr->lkey,
+				(uintptr_t)rig->buf.mem + offset + PAGE + 1,
 				mr->rkey, PAGE + 77));
-	memcpy(bench->buf.shadow + offset + PAGE + 1,
-	       bench->ram.mem + HUGE_PAGE, PAGE + 77);
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&bench->buf, bench->gpu));
+	memcpy(rig->buf.shadow + offset + PAGE + 1,
+	       rig->ram.mem + HUGE_PAGE, PAGE + 77);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&rig->buf, rig->gpu));
 	EXPECT_IN_VRAM();
 	ibv_dereg_mr(mr);
 }
@@ -389,13 +389,13 @@ TEST_F(vram, mr_in_the_middle_of_it)
 
 static int move_to_and_fro(struct worker *worker)
 {
-	struct bench *bench = worker->bench;
-	volatile uint8_t *touch = bench->buf.mem;
+	struct rig *rig = worker->rig;
+	volatile uint8_t *touch = rig->buf.mem;
 	int err;
 
-	err = gpu_to_vram(bench->gpu, bench->buf.mem, SIZE, NULL);
+	err = gpu_to_vram(rig->gpu, rig->buf.mem, SIZE, NULL);
 	if (!err && worker->rounds % 2)
-		err = gpu_to_ram(bench->gpu, bench->buf.mem, HUGE_PAGE);
+		err = gpu_to_ram(rig->gpu, rig->buf.mem, HUGE_PAGE);
 	touch[HUGE_PAGE - 1];
 	touch[HUGE_PAGE + PAGE];
 
@@ -404,21 +404,21 @@ static int move_to_and_fro(struct worker *worker)
 
 static int switch_on_and_off(struct worker *worker)
 {
-	struct bench *bench = worker->bench;
+	struct rig *rig = worker->rig;
 	int err;
 
 	/* For memory in RAM, the importer would not ask for an alias. */
 	err = aliases_enable(worker->rounds % 2);
-	return err ? err : gpu_to_vram(bench->gpu, bench->buf.mem, SIZE, NULL);
+	return err ? err : gpu_to_vram(rig->gpu, rig->buf.mem, SIZE, NULL);
 }
 
 /* Only the importer writes, to a word here and there. */
-static int add_during(struct bench *bench, int (*work)(struct worker *worker))
+static int add_during(struct rig *rig, int (*work)(struct worker *worker))
 {
 	static const size_t offsets[] = {
 		0, PAGE + 8, HUGE_PAGE - 8, HUGE_PAGE + PAGE, SIZE - 8,
 	};
-	struct worker worker = { .bench = bench };
+	struct worker worker = { .rig = rig };
 	int i, err;
 
 	err = worker_start(&worker, work);
@@ -426,7 +426,7 @@ static int add_during(struct bench *bench, int (*work)(struct worker *worker))
 		return err;
 
 	for (i = 0; (i < 200 || worker.rounds < 6) && !err && !worker.err; i++)
-		err = bench_add(bench, offsets[i % ARRAY_LEN(offsets)], i + 1);
+		err = rig_add(rig, offsets[i % ARRAY_LEN(offsets)], i + 1);
 
 	return worker_stop(&worker) ?: err;
 }
@@ -437,27 +437,27 @@ static int add_during(struct bench *bench, int (*work)(struct worker *worker))
  */
 TEST_F(vram, no_update_is_lost_to_migration)
 {
-	EXPECT_EQ(0, add_during(&self->bench, move_to_and_fro));
+	EXPECT_EQ(0, add_during(&self->rig, move_to_and_fro));
 }
 
 TEST_F(vram, no_update_is_lost_to_the_switch)
 {
-	EXPECT_EQ(0, add_during(&self->bench, switch_on_and_off));
+	EXPECT_EQ(0, add_during(&self->rig, switch_on_and_off));
 	EXPECT_EQ(0, aliases_enable(true));
 }
 
 TEST_F(vram, no_write_is_lost_to_migration)
 {
-	struct bench *bench = &self->bench;
-	struct worker worker = { .bench = bench };
+	struct rig *rig = &self->rig;
+	struct worker worker = { .rig = rig };
 	int i, err = 0;
 
 	ASSERT_EQ(0, worker_start(&worker, move_to_and_fro));
 	for (i = 0; (i < 40 || worker.rounds < 6) && !err && !worker.err; i++) {
 		size_t offset = (i * 13 * PAGE + 8 * i + 1) % (SIZE / 2);
 
-		err = bench_write_new(bench, offset, 20 * PAGE + i);
-		if (!err && !(i % 8) && bench_differs(bench) != -1)
+		err = rig_write_new(rig, offset, 20 * PAGE + i);
+		if (!err && !(i % 8) && rig_differs(rig) != -1)
 			err = -EILSEQ;
 	}
 	EXPECT_EQ(0, worker_stop(&worker));
@@ -510,59 +510,59 @@ static void vast_stop(struct vast *vast)
 }
 
 /* Both sides have to fault each time. */
-static void forget(struct bench *bench)
+static void forget(struct rig *rig)
 {
-	buffer_write(&bench->ram, 0, PAGE);
-	madvise(bench->buf.mem, 4 * PAGE, MADV_DONTNEED);
-	memset(bench->buf.shadow, 0, 4 * PAGE);
+	buffer_write(&rig->ram, 0, PAGE);
+	madvise(rig->buf.mem, 4 * PAGE, MADV_DONTNEED);
+	memset(rig->buf.shadow, 0, 4 * PAGE);
 }
 
 TEST(a_fault_that_takes_long_is_waited_for)
 {
-	struct bench bench;
+	struct rig rig;
 	struct vast vast;
 	uint8_t *ram;
 
-	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_NOHUGEPAGE));
-	ASSERT_EQ(0, bench_register(&bench));
-	ram = bench.ram.mem;
+	ASSERT_EQ(0, rig_init(&rig, MIB(2), MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, rig_register(&rig));
+	ram = rig.ram.mem;
 	ASSERT_EQ(0, vast_start(&vast));
 
-	forget(&bench);
-	EXPECT_EQ(0, bench_read(&bench, 0, 4 * PAGE));
-	memset(bench.ram.shadow, 0, 4 * PAGE);
-	EXPECT_EQ(-1, buffer_differs(&bench.ram));
-	forget(&bench);
-	EXPECT_EQ(0, bench_write_new(&bench, 0, 2 * PAGE));
-	EXPECT_EQ(-1, buffer_differs(&bench.buf));
-	forget(&bench);
-	EXPECT_EQ(0, bench_add(&bench, 8, 1));
-	EXPECT_EQ(0, bench_add(&bench, 8, 1));
-	EXPECT_EQ(-1, buffer_differs(&bench.buf));
-	memcpy(bench.ram.shadow, ram, 8);
+	forget(&rig);
+	EXPECT_EQ(0, rig_read(&rig, 0, 4 * PAGE));
+	memset(rig.ram.shadow, 0, 4 * PAGE);
+	EXPECT_EQ(-1, buffer_differs(&rig.ram));
+	forget(&rig);
+	EXPECT_EQ(0, rig_write_new(&rig, 0, 2 * PAGE));
+	EXPECT_EQ(-1, buffer_differs(&rig.buf));
+	forget(&rig);
+	EXPECT_EQ(0, rig_add(&rig, 8, 1));
+	EXPECT_EQ(0, rig_add(&rig, 8, 1));
+	EXPECT_EQ(-1, buffer_differs(&rig.buf));
+	memcpy(rig.ram.shadow, ram, 8);
 
 	/* The far side's own requests: a read, a write, and a receive */
-	forget(&bench);
-	EXPECT_EQ(0, rdma_read(&bench.link.far, bench.buf.mem, bench.mr->lkey,
-			       (uintptr_t)ram, bench.ram_mr->rkey, PAGE));
-	memcpy(bench.buf.shadow, bench.ram.shadow, PAGE);
-	EXPECT_EQ(-1, buffer_differs(&bench.buf));
-	forget(&bench);
-	EXPECT_EQ(0, rdma_write(&bench.link.far, bench.buf.mem, bench.mr->lkey,
-				(uintptr_t)ram, bench.ram_mr->rkey, PAGE));
-	memset(bench.ram.shadow, 0, PAGE);
-	EXPECT_EQ(-1, buffer_differs(&bench.ram));
-	forget(&bench);
-	ASSERT_EQ(0, rdma_post_recv(&bench.link.far, bench.buf.mem,
-				    bench.mr->lkey, PAGE));
-	EXPECT_EQ(0, rdma_send(&bench.link.near, ram, bench.ram_mr->lkey,
+	forget(&rig);
+	EXPECT_EQ(0, rdma_read(&rig.conn.far, rig.buf.mem, rig.mr->lkey,
+			       (uintptr_t)ram, rig.ram_mr->rkey, PAGE));
+	memcpy(rig.buf.shadow, rig.ram.shadow, PAGE);
+	EXPECT_EQ(-1, buffer_differs(&rig.buf));
+	forget(&rig);
+	EXPECT_EQ(0, rdma_write(&rig.conn.far, rig.buf.mem, rig.mr->lkey,
+				(uintptr_t)ram, rig.ram_mr->rkey, PAGE));
+	memset(rig.ram.shadow, 0, PAGE);
+	EXPECT_EQ(-1, buffer_differs(&rig.ram));
+	forget(&rig);
+	ASSERT_EQ(0, rdma_post_recv(&rig.conn.far, rig.buf.mem,
+				    rig.mr->lkey, PAGE));
+	EXPECT_EQ(0, rdma_send(&rig.conn.near, ram, rig.ram_mr->lkey,
 			       PAGE));
-	EXPECT_EQ(0, rdma_wait(&bench.link.far));
-	memcpy(bench.buf.shadow, bench.ram.shadow, PAGE);
-	EXPECT_EQ(-1, buffer_differs(&bench.buf));
+	EXPECT_EQ(0, rdma_wait(&rig.conn.far));
+	memcpy(rig.buf.shadow, rig.ram.shadow, PAGE);
+	EXPECT_EQ(-1, buffer_differs(&rig.buf));
 
 	vast_stop(&vast);
-	EXPECT_EQ(0, bench_fini(&bench));
+	EXPECT_EQ(0, rig_fini(&rig));
 }
 
 /*
@@ -685,19 +685,19 @@ static bool killed_in_time(struct child *child)
 
 TEST(nobody_waits_for_the_pages_of_others)
 {
-	struct bench bench;
+	struct rig rig;
 	struct child child;
 
 	ASSERT_EQ(0, child_fork(&child, stall_all, NULL));
 	ASSERT_EQ(0, child_do(&child));
 
-	ASSERT_EQ(0, bench_init(&bench, MIB(2), MADV_NOHUGEPAGE));
-	ASSERT_EQ(0, bench_register(&bench));
-	EXPECT_EQ(0, bench_write_new(&bench, 0, MIB(1)));
-	EXPECT_EQ(-1, bench_differs(&bench));
+	ASSERT_EQ(0, rig_init(&rig, MIB(2), MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, rig_register(&rig));
+	EXPECT_EQ(0, rig_write_new(&rig, 0, MIB(1)));
+	EXPECT_EQ(-1, rig_differs(&rig));
 
 	EXPECT_TRUE(killed_in_time(&child));
-	EXPECT_EQ(0, bench_fini(&bench));
+	EXPECT_EQ(0, rig_fini(&rig));
 }
 
 /* Each call ends requests that wait for a page. Some still queue behind others. */
@@ -774,24 +774,24 @@ static int fail_while_stalled(void *arg __attribute__((unused)))
 	struct ibv_wc wc = {};
 	struct ibv_mr *mr;
 	struct held held;
-	struct link link;
+	struct conn conn;
 	int err;
 
-	err = held_map(&held, PAGE) ?: link_up(&link);
+	err = held_map(&held, PAGE) ?: conn_up(&conn);
 	if (err)
 		return err;
-	mr = rdma_reg_odp(&link.far, held.mem, PAGE);
+	mr = rdma_reg_odp(&conn.far, held.mem, PAGE);
 	if (!mr)
 		return -errno;
 	wr.wr.rdma.remote_addr = (uintptr_t)held.mem;
 	wr.wr.rdma.rkey = mr->rkey;
-	err = rdma_post_recv(&link.far, held.mem, mr->lkey, 8) ?:
-	      -ibv_post_send(link.near.qp, &wr, &bad) ?: held_wait(&held, NULL);
+	err = rdma_post_recv(&conn.far, held.mem, mr->lkey, 8) ?:
+	      -ibv_post_send(conn.near.qp, &wr, &bad) ?: held_wait(&held, NULL);
 
 	/* No MR has this key */
 	wr.send_flags = 0;
-	err = err ?: -ibv_post_send(link.far.qp, &wr, &bad);
-	while (!err && !(err = ibv_poll_cq(link.far.qp->recv_cq, 1, &wc)))
+	err = err ?: -ibv_post_send(conn.far.qp, &wr, &bad);
+	while (!err && !(err = ibv_poll_cq(conn.far.qp->recv_cq, 1, &wc)))
 		usleep(1000);
 	if (err < 0)
 		return err;
@@ -888,26 +888,26 @@ static int go_before_packets(void *arg __attribute__((unused)))
 	struct ibv_sge sge = { .addr = (uintptr_t)&word, .length = 8 };
 	struct ibv_mr *mr;
 	struct held held;
-	struct link link;
+	struct conn conn;
 	int i, err;
 
-	err = held_map(&held, PAGE) ?: link_up(&link);
+	err = held_map(&held, PAGE) ?: conn_up(&conn);
 	if (err)
 		return err;
-	mr = rdma_reg_odp(&link.far, held.mem, PAGE);
+	mr = rdma_reg_odp(&conn.far, held.mem, PAGE);
 	wr.sg_list = &sge;
 	wr.wr.rdma.remote_addr = (uintptr_t)held.mem;
 	wr.wr.rdma.rkey = mr ? mr->rkey : 0;
 	for (i = 0; i < 3 && !err; i++)
-		err = -ibv_post_send(link.near.qp, &wr, &bad);
+		err = -ibv_post_send(conn.near.qp, &wr, &bad);
 	err = err ?: held_wait(&held, NULL);
-	err = err ?: -ibv_destroy_qp(link.near.qp);
+	err = err ?: -ibv_destroy_qp(conn.near.qp);
 	if (err)
 		return err;
 
-	link.near.qp = NULL;
+	conn.near.qp = NULL;
 	ibv_dereg_mr(mr);
-	link_down(&link);
+	conn_down(&conn);
 	held_unmap(&held);
 	return 0;
 }
@@ -923,7 +923,7 @@ TEST(a_qp_goes_before_its_packets)
 }
 
 /* Connect again, without a timeout that would repeat a request. */
-static int connect_without_timer(struct link *link)
+static int connect_without_timer(struct conn *conn)
 {
 	const int rtr = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU |
 			IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
@@ -935,17 +935,17 @@ static int connect_without_timer(struct link *link)
 	struct rdma_addr near;
 	int err;
 
-	rdma_address(&link->near, &near);
-	err = -ibv_query_qp(link->near.qp, &attr, rtr | rts, &init);
-	err = err ?: qp_restart(link->far.qp) ?: rdma_connect(&link->far, &near);
-	err = err ?: qp_restart(link->near.qp);
+	rdma_address(&conn->near, &near);
+	err = -ibv_query_qp(conn->near.qp, &attr, rtr | rts, &init);
+	err = err ?: qp_restart(conn->far.qp) ?: rdma_connect(&conn->far, &near);
+	err = err ?: qp_restart(conn->near.qp);
 	attr.qp_state = IBV_QPS_RTR;
 	attr.rq_psn = 0;
-	err = err ?: -ibv_modify_qp(link->near.qp, &attr, rtr);
+	err = err ?: -ibv_modify_qp(conn->near.qp, &attr, rtr);
 	attr.qp_state = IBV_QPS_RTS;
 	attr.sq_psn = 0;
 	attr.timeout = 0;
-	return err ?: -ibv_modify_qp(link->near.qp, &attr, rts);
+	return err ?: -ibv_modify_qp(conn->near.qp, &attr, rts);
 }
 
 /* Post the first request of a connection, and wait until it is sent. */
@@ -971,23 +971,23 @@ TEST(a_reset_stops_the_timers)
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_WRITE };
 	struct rdma_addr near;
 	struct ibv_wc wc;
-	struct link link;
+	struct conn conn;
 
-	ASSERT_EQ(0, link_up(&link));
-	ASSERT_EQ(0, qp_restart(link.far.qp));
-	ASSERT_EQ(0, post_first(&link.near));
-	ASSERT_EQ(0, connect_without_timer(&link));
-	ASSERT_EQ(0, qp_restart(link.far.qp));
-	ASSERT_EQ(0, post_first(&link.near));
-	rdma_address(&link.near, &near);
-	ASSERT_EQ(0, rdma_connect(&link.far, &near));
+	ASSERT_EQ(0, conn_up(&conn));
+	ASSERT_EQ(0, qp_restart(conn.far.qp));
+	ASSERT_EQ(0, post_first(&conn.near));
+	ASSERT_EQ(0, connect_without_timer(&conn));
+	ASSERT_EQ(0, qp_restart(conn.far.qp));
+	ASSERT_EQ(0, post_first(&conn.near));
+	rdma_address(&conn.near, &near);
+	ASSERT_EQ(0, rdma_connect(&conn.far, &near));
 
 	sleep(3);
-	EXPECT_EQ(0, ibv_poll_cq(link.near.cq, 1, &wc));
-	ASSERT_EQ(0, ibv_post_send(link.near.qp, &wr, &bad));
-	EXPECT_EQ(0, raw_wait(&link.near));
-	EXPECT_EQ(0, raw_wait(&link.near));
-	link_down(&link);
+	EXPECT_EQ(0, ibv_poll_cq(conn.near.cq, 1, &wc));
+	ASSERT_EQ(0, ibv_post_send(conn.near.qp, &wr, &bad));
+	EXPECT_EQ(0, raw_wait(&conn.near));
+	EXPECT_EQ(0, raw_wait(&conn.near));
+	conn_down(&conn);
 }
 
 static int set_device(const char *state)
@@ -1014,13 +1014,13 @@ TEST(a_response_that_cannot_be_sent)
 	struct ibv_wc wc;
 	struct held held;
 	struct ibv_sge sge;
-	struct link link;
+	struct conn conn;
 
-	ASSERT_EQ(0, link_up(&link));
-	ASSERT_EQ(0, connect_without_timer(&link));
+	ASSERT_EQ(0, conn_up(&conn));
+	ASSERT_EQ(0, connect_without_timer(&conn));
 	ASSERT_EQ(0, held_map(&held, 2 * PAGE));
-	mr = rdma_reg_odp(&link.far, held.mem, 2 * PAGE);
-	ram_mr = rdma_reg_odp(&link.near, data, sizeof(data));
+	mr = rdma_reg_odp(&conn.far, held.mem, 2 * PAGE);
+	ram_mr = rdma_reg_odp(&conn.near, data, sizeof(data));
 	ASSERT_NE(NULL, mr);
 	ASSERT_NE(NULL, ram_mr);
 
@@ -1031,21 +1031,21 @@ TEST(a_response_that_cannot_be_sent)
 	wr.sg_list = &sge;
 	wr.wr.rdma.remote_addr = (uintptr_t)held.mem;
 	wr.wr.rdma.rkey = mr->rkey;
-	ASSERT_EQ(0, ibv_post_send(link.near.qp, &wr, &bad));
+	ASSERT_EQ(0, ibv_post_send(conn.near.qp, &wr, &bad));
 	ASSERT_EQ(0, held_wait(&held, NULL));
 
 	ASSERT_EQ(0, set_device("down"));
 	EXPECT_EQ(0, held_release(&held));
 	end = now() + PROMPT;
 	while (!attr.rq_psn && now() < end && !usleep(1000))
-		ASSERT_EQ(0, ibv_query_qp(link.far.qp, &attr, IBV_QP_RQ_PSN, &init));
+		ASSERT_EQ(0, ibv_query_qp(conn.far.qp, &attr, IBV_QP_RQ_PSN, &init));
 	ASSERT_EQ(0, set_device("up"));
 	EXPECT_NE(0, attr.rq_psn);
 
 	sge.addr = (uintptr_t)data[1];
-	ASSERT_EQ(0, ibv_post_send(link.near.qp, &wr, &bad));
+	ASSERT_EQ(0, ibv_post_send(conn.near.qp, &wr, &bad));
 	for (n = 0; n < 2 && tries--; ) {
-		if (!ibv_poll_cq(link.near.cq, 1, &wc)) {
+		if (!ibv_poll_cq(conn.near.cq, 1, &wc)) {
 			usleep(10000);
 			continue;
 		}
@@ -1059,7 +1059,7 @@ TEST(a_response_that_cannot_be_sent)
 	ibv_dereg_mr(mr);
 	ibv_dereg_mr(ram_mr);
 	held_unmap(&held);
-	link_down(&link);
+	conn_down(&conn);
 }
 
 static void __attribute__((noreturn)) be_killed(void)

@@ -20,7 +20,6 @@
 
 #include "gpu.h"
 #include "measure.h"
-#include "lib/bench.h"
 #include "lib/child.h"
 #include "lib/command.h"
 #include "lib/disk.h"
@@ -32,6 +31,7 @@
 #include "lib/page.h"
 #include "lib/pci.h"
 #include "lib/qmp.h"
+#include "lib/rig.h"
 #include "lib/route.h"
 #include "lib/rxe.h"
 #include "lib/stats.h"
@@ -245,7 +245,7 @@ static const char * const names[] = { "edu", "nvme", "rxe" };
 struct user {
 	struct worker worker;	/* must be first: round() casts it to struct user */
 	enum importer importer;
-	struct bench bench;
+	struct rig rig;
 	int dev;
 	int disk;
 	bool working;
@@ -269,7 +269,7 @@ static size_t turn(struct worker *worker, size_t step, size_t room)
 static int edu_round(struct worker *worker)
 {
 	struct user *user = (struct user *)worker;
-	struct buffer *buf = &user->bench.buf, *ram = &user->bench.ram;
+	struct buffer *buf = &user->rig.buf, *ram = &user->rig.ram;
 	size_t at = turn(worker, PAGE, SIZE - 2 * PAGE) + 1001;
 	size_t there = at + PAGE / 2, size = PAGE / 2;
 	int err;
@@ -296,7 +296,7 @@ static int edu_round(struct worker *worker)
 static int nvme_round(struct worker *worker)
 {
 	struct user *user = (struct user *)worker;
-	struct buffer *buf = &user->bench.buf, *ram = &user->bench.ram;
+	struct buffer *buf = &user->rig.buf, *ram = &user->rig.ram;
 	size_t at = turn(worker, CHUNK, SIZE);
 	int err;
 
@@ -328,15 +328,15 @@ static int nvme_round(struct worker *worker)
 static int rxe_round(struct worker *worker)
 {
 	struct user *user = (struct user *)worker;
-	struct bench *bench = &user->bench;
+	struct rig *rig = &user->rig;
 	size_t at = turn(worker, 5 * PAGE, SIZE - 8 * PAGE) + 1;
 	size_t size = 3 * PAGE + 5;
 	int err;
 
 	if (worker->rounds % 2) {
-		memset(bench->ram.mem + at, 0, size);
-		err = bench_read(bench, at, size);
-		if (!err && differs(bench->ram.mem + at, bench->buf.shadow + at,
+		memset(rig->ram.mem + at, 0, size);
+		err = rig_read(rig, at, size);
+		if (!err && differs(rig->ram.mem + at, rig->buf.shadow + at,
 				    size) != -1)
 			err = -EILSEQ;
 		return err;
@@ -344,7 +344,7 @@ static int rxe_round(struct worker *worker)
 
 	user->torn = at;
 	user->torn_size = size;
-	err = bench_write_new(bench, at, size);
+	err = rig_write_new(rig, at, size);
 	if (!err)
 		user->torn_size = 0;
 	return err;
@@ -354,33 +354,33 @@ static int (* const rounds[])(struct worker *worker) = {
 	edu_round, nvme_round, rxe_round
 };
 
-static int rxe_open(struct bench *bench)
+static int rxe_open(struct rig *rig)
 {
 	double end = now() + PROMPT;
 	int err;
 
 	/* The device gets its addresses a moment after it appears */
-	while ((err = link_up(&bench->link)) && now() < end)
+	while ((err = conn_up(&rig->conn)) && now() < end)
 		usleep(20000);
 	if (err)
 		return err;
 
-	bench->mr = rdma_reg_odp(&bench->link.far, bench->buf.mem, SIZE);
-	bench->ram_mr = rdma_reg_odp(&bench->link.near, bench->ram.mem, SIZE);
-	return bench->mr && bench->ram_mr ? 0 : -EIO;
+	rig->mr = rdma_reg_odp(&rig->conn.far, rig->buf.mem, SIZE);
+	rig->ram_mr = rdma_reg_odp(&rig->conn.near, rig->ram.mem, SIZE);
+	return rig->mr && rig->ram_mr ? 0 : -EIO;
 }
 
 /* A device that is gone leaves objects to clean up, too. */
 static void user_close(struct user *user)
 {
-	struct bench *bench = &user->bench;
+	struct rig *rig = &user->rig;
 
-	if (bench->mr)
-		ibv_dereg_mr(bench->mr);
-	if (bench->ram_mr)
-		ibv_dereg_mr(bench->ram_mr);
-	bench->mr = bench->ram_mr = NULL;
-	link_down(&bench->link);
+	if (rig->mr)
+		ibv_dereg_mr(rig->mr);
+	if (rig->ram_mr)
+		ibv_dereg_mr(rig->ram_mr);
+	rig->mr = rig->ram_mr = NULL;
+	conn_down(&rig->conn);
 	if (user->dev > 0)
 		close(user->dev);
 	if (user->disk > 0)
@@ -403,7 +403,7 @@ static int user_open(struct user *user)
 		user->disk = disk_open();
 		break;
 	default:
-		return rxe_open(&user->bench);
+		return rxe_open(&user->rig);
 	}
 	return user->dev < 0 || user->disk < 0 ? -ENODEV : 0;
 }
@@ -411,18 +411,18 @@ static int user_open(struct user *user)
 static int user_init(struct user *user, enum importer importer)
 {
 	int advice = importer == EDU ? MADV_NOHUGEPAGE : MADV_HUGEPAGE, err;
-	struct bench *bench = &user->bench;
+	struct rig *rig = &user->rig;
 
 	memset(user, 0, sizeof(*user));
 	user->importer = importer;
-	user->worker.bench = bench;
-	err = buffer_map(&bench->buf, SIZE, advice);
+	user->worker.rig = rig;
+	err = buffer_map(&rig->buf, SIZE, advice);
 	if (!err)
-		err = buffer_map(&bench->ram, SIZE, MADV_NOHUGEPAGE);
+		err = buffer_map(&rig->ram, SIZE, MADV_NOHUGEPAGE);
 	if (err)
 		return err;
-	buffer_write(&bench->buf, 0, SIZE);
-	buffer_write(&bench->ram, 0, SIZE);
+	buffer_write(&rig->buf, 0, SIZE);
+	buffer_write(&rig->ram, 0, SIZE);
 	return user_open(user);
 }
 
@@ -446,15 +446,15 @@ static void user_fini(struct user *user)
 	if (user->working)
 		work_stop(user);
 	user_close(user);
-	buffer_unmap(&user->bench.buf);
-	buffer_unmap(&user->bench.ram);
+	buffer_unmap(&user->rig.buf);
+	buffer_unmap(&user->rig.ram);
 }
 
 /* Give known contents to the part that may be half written. */
 static void user_settle(struct user *user)
 {
 	if (user->torn_size)
-		buffer_write(&user->bench.buf, user->torn, user->torn_size);
+		buffer_write(&user->rig.buf, user->torn, user->torn_size);
 	user->torn_size = 0;
 }
 
@@ -464,8 +464,8 @@ static void user_settle(struct user *user)
  */
 static int64_t user_miscounts(struct user *user)
 {
-	struct buffer *buf = &user->bench.buf, *ram = &user->bench.ram;
-	struct bench *bench = &user->bench;
+	struct buffer *buf = &user->rig.buf, *ram = &user->rig.ram;
+	struct rig *rig = &user->rig;
 	const char *counter = alias_route();
 	uint64_t before;
 	int pages, err;
@@ -487,7 +487,7 @@ static int64_t user_miscounts(struct user *user)
 		break;
 	default:
 		pages = PAGES;
-		err = bench_prefetch(bench, 0, SIZE, 1);
+		err = rig_prefetch(rig, 0, SIZE, 1);
 		break;
 	}
 	memcpy(ram->mem, ram->shadow, 8);
@@ -648,7 +648,7 @@ FIXTURE_SETUP(exporter)
 {
 	int i;
 
-	self->log = log_open();
+	self->log = klog_open();
 	for (i = 0; i < 2; i++) {
 		self->gpu[i] = gpu_open(i);
 		ASSERT_LE(0, self->gpu[i]);
@@ -667,7 +667,7 @@ FIXTURE_TEARDOWN(exporter)
 	int i;
 
 	for (i = 0; i < NR_IMPORTERS; i++) {
-		EXPECT_EQ(-1, buffer_differs(&self->user[i].bench.buf));
+		EXPECT_EQ(-1, buffer_differs(&self->user[i].rig.buf));
 		user_fini(&self->user[i]);
 	}
 	for (i = 0; i < 2; i++) {
@@ -676,7 +676,7 @@ FIXTURE_TEARDOWN(exporter)
 		EXPECT_EQ(0, vram_leaked(self->gpu[i], self->vram_free));
 		close(self->gpu[i]);
 	}
-	EXPECT_EQ(0, log_faults(self->log));
+	EXPECT_EQ(0, klog_faults(self->log));
 	close(self->log);
 }
 
@@ -694,8 +694,8 @@ FIXTURE_TEARDOWN(exporter)
 		EXPECT_EQ(0, work_stop(&self->user[__i])) {	\
 			TH_LOG("%s", names[__i]);			\
 		}							\
-		EXPECT_EQ(0, pages_elsewhere(&self->user[__i].bench.buf)); \
-		EXPECT_EQ(-1, buffer_differs(&self->user[__i].bench.buf)); \
+		EXPECT_EQ(0, pages_elsewhere(&self->user[__i].rig.buf));	\
+		EXPECT_EQ(-1, buffer_differs(&self->user[__i].rig.buf));	\
 	}								\
 	if (variant->way == UNBIND)					\
 		EXPECT_EQ(-1, vram_differs(self->dev[0].pci));		\
@@ -709,7 +709,7 @@ TEST_F(exporter, goes_under_traffic_and_comes_back)
 		for (i = 0; i < NR_IMPORTERS; i++) {
 			struct user *user = &self->user[i];
 
-			ASSERT_EQ(0, buffer_to_vram(&user->bench.buf,
+			ASSERT_EQ(0, buffer_to_vram(&user->rig.buf,
 						    self->gpu[0], 0, SIZE));
 			EXPECT_EQ(0, user_miscounts(user)) {
 				TH_LOG("%s", names[i]);
@@ -736,9 +736,9 @@ TEST_F(exporter, goes_with_the_other_one)
 	for (i = 0; i < NR_IMPORTERS; i++) {
 		struct user *user = &self->user[i];
 
-		ASSERT_EQ(0, buffer_to_vram(&user->bench.buf, self->gpu[0], 0,
+		ASSERT_EQ(0, buffer_to_vram(&user->rig.buf, self->gpu[0], 0,
 					    SIZE / 2));
-		ASSERT_EQ(0, buffer_to_vram(&user->bench.buf, self->gpu[1],
+		ASSERT_EQ(0, buffer_to_vram(&user->rig.buf, self->gpu[1],
 					    SIZE / 2, SIZE / 2));
 		ASSERT_EQ(0, work_start(user));
 	}
@@ -781,7 +781,7 @@ FIXTURE_SETUP(importer)
 {
 	int i;
 
-	self->log = log_open();
+	self->log = klog_open();
 	self->gpu = gpu_open(0);
 	ASSERT_LE(0, self->gpu);
 	self->vram_free = vram_free(self->gpu);
@@ -800,14 +800,14 @@ FIXTURE_TEARDOWN(importer)
 	int i;
 
 	for (i = 0; i < NR_IMPORTERS; i++) {
-		EXPECT_EQ(-1, buffer_differs(&self->user[i].bench.buf));
+		EXPECT_EQ(-1, buffer_differs(&self->user[i].rig.buf));
 		user_fini(&self->user[i]);
 	}
 	if (self->dev.part)
 		EXPECT_EQ(0, bring_back(&self->dev, variant->way));
 	EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
 	close(self->gpu);
-	EXPECT_EQ(0, log_faults(self->log));
+	EXPECT_EQ(0, klog_faults(self->log));
 	close(self->log);
 }
 
@@ -869,7 +869,7 @@ TEST_F(importer, goes_under_traffic_and_comes_back)
 		for (i = 0; i < NR_IMPORTERS; i++) {
 			struct user *user = &self->user[i];
 
-			ASSERT_EQ(0, buffer_to_vram(&user->bench.buf, self->gpu,
+			ASSERT_EQ(0, buffer_to_vram(&user->rig.buf, self->gpu,
 						    0, SIZE));
 			EXPECT_EQ(0, user_miscounts(user)) {
 				TH_LOG("%s", names[i]);
@@ -893,7 +893,7 @@ TEST_F(importer, goes_under_traffic_and_comes_back)
 				}
 				if (err == -EREMOTEIO) {
 					TH_LOG("completion: %s",
-					       ibv_wc_status_str(rdma_status(&victim->bench.link.near)));
+					       ibv_wc_status_str(rdma_status(&victim->rig.conn.near)));
 				}
 			} else {
 				EXPECT_EQ(0, err) {
@@ -909,7 +909,7 @@ TEST_F(importer, goes_under_traffic_and_comes_back)
 			EXPECT_EQ(evicted, pages_evicted(self->gpu));
 		user_settle(victim);
 		for (i = 0; i < NR_IMPORTERS; i++)
-			EXPECT_EQ(-1, buffer_differs_on_gpu(&self->user[i].bench.buf,
+			EXPECT_EQ(-1, buffer_differs_on_gpu(&self->user[i].rig.buf,
 							    self->gpu));
 
 		ASSERT_EQ(0, importer_come(&self->dev, variant->way));
@@ -932,7 +932,7 @@ FIXTURE(unbind) {
 
 FIXTURE_SETUP(unbind)
 {
-	self->log = log_open();
+	self->log = klog_open();
 	self->gpu = gpu_open(0);
 	ASSERT_LE(0, self->gpu);
 	self->vram_free = vram_free(self->gpu);
@@ -947,7 +947,7 @@ FIXTURE_TEARDOWN(unbind)
 	EXPECT_EQ(0, gpu_reopen(&self->gpu, 0, &self->dev));
 	EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
 	close(self->gpu);
-	EXPECT_EQ(0, log_faults(self->log));
+	EXPECT_EQ(0, klog_faults(self->log));
 	close(self->log);
 }
 
@@ -993,8 +993,8 @@ static int request_end(struct request *request)
 /* In two pieces. The second must not use the mapping of the first, which is gone. */
 static int edu_fills_page(struct user *user)
 {
-	return edu_copy(user->dev, user->bench.buf.mem,
-			user->bench.ram.mem + PAGE / 2, PAGE);
+	return edu_copy(user->dev, user->rig.buf.mem,
+			user->rig.ram.mem + PAGE / 2, PAGE);
 }
 
 TEST_F(unbind, waits_for_a_transfer_of_edu)
@@ -1006,10 +1006,10 @@ TEST_F(unbind, waits_for_a_transfer_of_edu)
 
 	ASSERT_EQ(0, user_init(&user, EDU));
 	for (times = 0; times < TIMES; times++) {
-		struct buffer *buf = &user.bench.buf;
+		struct buffer *buf = &user.rig.buf;
 
 		ASSERT_EQ(0, buffer_to_vram(buf, self->gpu, 0, PAGE));
-		buffer_write(&user.bench.ram, 0, 2 * PAGE);
+		buffer_write(&user.rig.ram, 0, 2 * PAGE);
 		ASSERT_EQ(0, request_start(&copy, edu_fills_page, &user));
 		while (!edu_writes(self->watch.regs) && !copy.done)
 			;
@@ -1023,7 +1023,7 @@ TEST_F(unbind, waits_for_a_transfer_of_edu)
 		EXPECT_FALSE(watch_sees_edu(&self->watch));
 		EXPECT_EQ(0, vram_poison(self->dev.pci));
 		EXPECT_EQ(0, request_end(&copy));
-		memcpy(buf->shadow, user.bench.ram.shadow + PAGE / 2, PAGE);
+		memcpy(buf->shadow, user.rig.ram.shadow + PAGE / 2, PAGE);
 		EXPECT_EQ(-1, buffer_differs(buf));
 		EXPECT_EQ(-1, vram_differs(self->dev.pci));
 		ASSERT_EQ(0, bring_back(&self->dev, UNBIND));
@@ -1034,7 +1034,7 @@ TEST_F(unbind, waits_for_a_transfer_of_edu)
 
 static int disk_fills_chunk(struct user *user)
 {
-	return disk_io(user, user->bench.buf.mem, 0, CHUNK, false);
+	return disk_io(user, user->rig.buf.mem, 0, CHUNK, false);
 }
 
 TEST_F(unbind, waits_for_a_transfer_of_the_disk)
@@ -1046,12 +1046,12 @@ TEST_F(unbind, waits_for_a_transfer_of_the_disk)
 	if (!reachable())
 		SKIP(return, "the disk does not reach VRAM");
 	ASSERT_EQ(0, user_init(&user, NVME));
-	buffer_write(&user.bench.ram, 0, SIZE);
-	ASSERT_EQ(0, disk_io(&user, user.bench.ram.mem, 0, CHUNK, true));
-	ASSERT_EQ(0, buffer_to_vram(&user.bench.buf, self->gpu, 0, SIZE));
+	buffer_write(&user.rig.ram, 0, SIZE);
+	ASSERT_EQ(0, disk_io(&user, user.rig.ram.mem, 0, CHUNK, true));
+	ASSERT_EQ(0, buffer_to_vram(&user.rig.buf, self->gpu, 0, SIZE));
 
 	ASSERT_EQ(0, disk_throttle("disk", 1));
-	EXPECT_EQ(0, disk_io(&user, user.bench.ram.mem, 0, 512, false));
+	EXPECT_EQ(0, disk_io(&user, user.rig.ram.mem, 0, 512, false));
 	EXPECT_EQ(0, request_start(&request, disk_fills_chunk, &user));
 	usleep(200000);
 	EXPECT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/vsvm/unbind",
@@ -1063,21 +1063,21 @@ TEST_F(unbind, waits_for_a_transfer_of_the_disk)
 	EXPECT_EQ(0, request_end(&request));
 	EXPECT_EQ(0, command_wait(pid, PROMPT));
 	EXPECT_EQ(0, vram_poison(self->dev.pci));
-	memcpy(user.bench.buf.shadow, user.bench.ram.shadow, CHUNK);
-	EXPECT_EQ(-1, buffer_differs(&user.bench.buf));
+	memcpy(user.rig.buf.shadow, user.rig.ram.shadow, CHUNK);
+	EXPECT_EQ(-1, buffer_differs(&user.rig.buf));
 	user_fini(&user);
 }
 
 /* The first page of RAM is there, the second one in swap. */
 static int edu_fills_two_pages(struct user *user)
 {
-	return edu_copy(user->dev, user->bench.buf.mem, user->bench.ram.mem,
+	return edu_copy(user->dev, user->rig.buf.mem, user->rig.ram.mem,
 			2 * PAGE);
 }
 
 static int rxe_fills_two_pages(struct user *user)
 {
-	return bench_write(&user->bench, 0, 2 * PAGE);
+	return rig_write(&user->rig, 0, 2 * PAGE);
 }
 
 TEST_F(unbind, while_page_faults_sleep)
@@ -1093,9 +1093,9 @@ TEST_F(unbind, while_page_faults_sleep)
 	ASSERT_EQ(0, user_init(&user[0], EDU));
 	ASSERT_EQ(0, user_init(&user[1], RXE));
 	for (i = 0; i < 2; i++) {
-		buffer_write(&user[i].bench.ram, 0, 2 * PAGE);
-		ASSERT_EQ(0, buffer_to_vram(&user[i].bench.buf, self->gpu, 0, SIZE));
-		ASSERT_EQ(0, page_swap_out(user[i].bench.ram.mem + PAGE));
+		buffer_write(&user[i].rig.ram, 0, 2 * PAGE);
+		ASSERT_EQ(0, buffer_to_vram(&user[i].rig.buf, self->gpu, 0, SIZE));
+		ASSERT_EQ(0, page_swap_out(user[i].rig.ram.mem + PAGE));
 	}
 	EXPECT_EQ(0, swap_sleep(true));
 	for (i = 0; i < 2; i++)
@@ -1113,9 +1113,9 @@ TEST_F(unbind, while_page_faults_sleep)
 	EXPECT_EQ(0, swap_sleep(false));
 	for (i = 0; i < 2; i++) {
 		EXPECT_EQ(0, request_end(&request[i]));
-		memcpy(user[i].bench.buf.shadow, user[i].bench.ram.shadow,
+		memcpy(user[i].rig.buf.shadow, user[i].rig.ram.shadow,
 		       2 * PAGE);
-		EXPECT_EQ(-1, buffer_differs(&user[i].bench.buf));
+		EXPECT_EQ(-1, buffer_differs(&user[i].rig.buf));
 		user_fini(&user[i]);
 	}
 	EXPECT_EQ(-1, vram_differs(self->dev.pci));
@@ -1125,7 +1125,7 @@ static int gpu_sums_page(struct user *user)
 {
 	uint64_t sum;
 
-	return gpu_sum(user->dev, user->bench.ram.mem, PAGE, &sum);
+	return gpu_sum(user->dev, user->rig.ram.mem, PAGE, &sum);
 }
 
 /* A fault may sleep for as long as the daemon of a file system likes. */
@@ -1137,7 +1137,7 @@ TEST_F(unbind, while_a_page_fault_of_the_gpu_sleeps)
 	pid_t pid;
 
 	ASSERT_EQ(0, held_map(&held, PAGE));
-	user.bench.ram.mem = held.mem;
+	user.rig.ram.mem = held.mem;
 	ASSERT_EQ(0, request_start(&request, gpu_sums_page, &user));
 	EXPECT_EQ(0, held_wait(&held, NULL));
 	EXPECT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/vsvm/unbind",
@@ -1180,7 +1180,7 @@ FIXTURE(pulled) {
 	struct device dev;
 	int gpu;
 	uint64_t vram_free;
-	struct bench bench;
+	struct rig rig;
 };
 
 FIXTURE_VARIANT(pulled) {
@@ -1237,41 +1237,41 @@ static int is_lost(uint8_t *mem)
 FIXTURE_SETUP(pulled)
 {
 	self->dev.part = &gpus[0];
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
-	ASSERT_EQ(0, gpu_pci_address(self->bench.gpu, self->dev.pci, PCI_ADDR_LEN));
-	ASSERT_EQ(0, bench_prefetch(&self->bench, 0, SIZE, 1));
+	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, variant->advice));
+	ASSERT_EQ(0, gpu_pci_address(self->rig.gpu, self->dev.pci, PCI_ADDR_LEN));
+	ASSERT_EQ(0, rig_prefetch(&self->rig, 0, SIZE, 1));
 	ASSERT_EQ(0, pull(self->dev.pci));
 }
 
 FIXTURE_TEARDOWN(pulled)
 {
 	EXPECT_EQ(0, bring_back(&self->dev, UNBIND));
-	EXPECT_EQ(0, gpu_reopen(&self->bench.gpu, 0, &self->dev));
+	EXPECT_EQ(0, gpu_reopen(&self->rig.gpu, 0, &self->dev));
 	/* The GPU works as before */
-	buffer_write(&self->bench.ram, 0, SIZE);
-	EXPECT_EQ(0, buffer_to_vram(&self->bench.ram, self->bench.gpu, 0, SIZE));
-	EXPECT_EQ(-1, buffer_differs(&self->bench.ram));
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	buffer_write(&self->rig.ram, 0, SIZE);
+	EXPECT_EQ(0, buffer_to_vram(&self->rig.ram, self->rig.gpu, 0, SIZE));
+	EXPECT_EQ(-1, buffer_differs(&self->rig.ram));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 	/* ... and so does the driver, without the memory that was lost */
 	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
 }
 
 TEST_F(pulled, is_told_to_who_uses_it)
 {
-	struct buffer *buf = &self->bench.buf;
+	struct buffer *buf = &self->rig.buf;
 	uint64_t sum;
 
-	EXPECT_EQ(-ENODEV, gpu_sum(self->bench.gpu, buf->mem, PAGE, &sum));
+	EXPECT_EQ(-ENODEV, gpu_sum(self->rig.gpu, buf->mem, PAGE, &sum));
 	EXPECT_EQ(0, is_lost(buf->mem));
 	EXPECT_EQ(0, is_lost(buf->mem + SIZE - PAGE));
-	EXPECT_EQ(-EFAULT, gpu_to_ram(self->bench.gpu, buf->mem, SIZE));
+	EXPECT_EQ(-EFAULT, gpu_to_ram(self->rig.gpu, buf->mem, SIZE));
 	ASSERT_EQ(0, take_away(&self->dev, 1, UNBIND, false));
 }
 
 TEST_F(pulled, is_told_to_who_comes_later)
 {
-	struct bench *bench = &self->bench;
-	struct buffer *buf = &bench->buf;
+	struct rig *rig = &self->rig;
+	struct buffer *buf = &rig->buf;
 	uint64_t aliases_before, revoked = stat_read("fallback_revoked");
 	struct child child;
 
@@ -1288,16 +1288,16 @@ TEST_F(pulled, is_told_to_who_comes_later)
 	EXPECT_EQ(0, is_lost(buf->mem));
 	EXPECT_EQ(0, is_lost(buf->mem + SIZE - PAGE));
 	EXPECT_EQ(revoked, stat_read("fallback_revoked"));
-	EXPECT_EQ(-EREMOTEIO, bench_read(bench, 0, 2 * PAGE));
+	EXPECT_EQ(-EREMOTEIO, rig_read(rig, 0, 2 * PAGE));
 	EXPECT_LT(revoked, stat_read("fallback_revoked"));
 	EXPECT_EQ(aliases_before, aliases());
-	EXPECT_EQ(0, link_revive(&bench->link));
+	EXPECT_EQ(0, conn_revive(&rig->conn));
 
 	/* The process drops the lost memory, and goes on */
 	ASSERT_EQ(0, madvise(buf->mem, SIZE, MADV_DONTNEED));
 	memset(buf->shadow, 0, SIZE);
 	EXPECT_EQ(-1, buffer_differs(buf));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 /* Processes, each of which has memory in VRAM and an importer at work. */
@@ -1322,14 +1322,14 @@ static int member_main(void *arg)
 	alarm(60 * slowness());
 	err = user_init(&user, member->importer);
 	if (!err)
-		err = buffer_to_vram(&user.bench.buf, gpu, 0, SIZE);
+		err = buffer_to_vram(&user.rig.buf, gpu, 0, SIZE);
 	__atomic_add_fetch(&crowd->working, 1, __ATOMIC_SEQ_CST);
 	while (!err && !crowd->stop) {
 		err = rounds[member->importer](&user.worker);
 		user.worker.rounds++;
 		crowd->rounds[member->importer]++;
 	}
-	if (!err && buffer_differs(&user.bench.buf) != -1)
+	if (!err && buffer_differs(&user.rig.buf) != -1)
 		err = -EILSEQ;
 	user_fini(&user);
 	return err;
@@ -1387,13 +1387,13 @@ FIXTURE_SETUP(reset)
 {
 	int i;
 
-	self->log = log_open();
+	self->log = klog_open();
 	ASSERT_EQ(0, gpus_open(self->gpu, self->vram_free));
 	for (i = 0; i < 2; i++)
 		ASSERT_EQ(0, gpu_pci_address(self->gpu[i], self->pci[i], PCI_ADDR_LEN));
 	for (i = 0; i < NR_IMPORTERS; i++) {
 		ASSERT_EQ(0, user_init(&self->user[i], i));
-		ASSERT_EQ(0, buffer_to_vram(&self->user[i].bench.buf, self->gpu[0],
+		ASSERT_EQ(0, buffer_to_vram(&self->user[i].rig.buf, self->gpu[0],
 					    0, SIZE));
 	}
 }
@@ -1404,11 +1404,11 @@ FIXTURE_TEARDOWN(reset)
 
 	EXPECT_FALSE(file_says(WINDOWS, " revoked=1"));
 	for (i = 0; i < NR_IMPORTERS; i++) {
-		EXPECT_EQ(-1, buffer_differs(&self->user[i].bench.buf));
+		EXPECT_EQ(-1, buffer_differs(&self->user[i].rig.buf));
 		user_fini(&self->user[i]);
 	}
 	EXPECT_EQ(0, gpus_close(self->gpu, self->vram_free));
-	EXPECT_EQ(0, log_faults(self->log));
+	EXPECT_EQ(0, klog_faults(self->log));
 	close(self->log);
 }
 
@@ -1424,7 +1424,7 @@ FIXTURE_TEARDOWN(reset)
 		if (!reachable())					\
 			continue;					\
 		__before = aliases();					\
-		EXPECT_EQ(-1, buffer_differs_on_gpu(&self->user[__i].bench.buf, \
+		EXPECT_EQ(-1, buffer_differs_on_gpu(&self->user[__i].rig.buf,	\
 						    self->gpu[1]));	\
 		EXPECT_LE(__before + PAGES, aliases());			\
 	}								\
@@ -1442,9 +1442,9 @@ TEST_F(reset, leaves_memory_in_vram)
 		for (i = 0; i < NR_IMPORTERS; i++) {
 			struct user *user = &self->user[i];
 
-			EXPECT_EQ(PAGES, pages_in_vram(self->gpu[0], user->bench.buf.mem,
+			EXPECT_EQ(PAGES, pages_in_vram(self->gpu[0], user->rig.buf.mem,
 						       SIZE));
-			EXPECT_EQ(-1, buffer_differs_on_gpu(&user->bench.buf,
+			EXPECT_EQ(-1, buffer_differs_on_gpu(&user->rig.buf,
 							    self->gpu[0]));
 			if (i != RXE && !reachable())
 				continue;
@@ -1459,24 +1459,24 @@ TEST_F(reset, leaves_memory_in_vram)
 			}
 		}
 	}
-	EXPECT_EQ(-1, bench_differs(&self->user[RXE].bench));
+	EXPECT_EQ(-1, rig_differs(&self->user[RXE].rig));
 	EXPECT_EQ(evicted, pages_evicted(self->gpu[0]));
 }
 
 static int other_gpu_reads(struct worker *worker)
 {
-	return buffer_differs_on_gpu(&worker->bench->buf, worker->gpu) == -1 ? 0 : -EILSEQ;
+	return buffer_differs_on_gpu(&worker->rig->buf, worker->gpu) == -1 ? 0 : -EILSEQ;
 }
 
 TEST_F(reset, again_and_again_under_traffic)
 {
-	struct bench bench = {};
-	struct worker reader = { .bench = &bench, .gpu = self->gpu[1] };
+	struct rig rig = {};
+	struct worker reader = { .rig = &rig, .gpu = self->gpu[1] };
 	int i, times;
 
-	ASSERT_EQ(0, buffer_map(&bench.buf, SIZE, MADV_HUGEPAGE));
-	buffer_write(&bench.buf, 0, SIZE);
-	ASSERT_EQ(0, buffer_to_vram(&bench.buf, self->gpu[0], 0, SIZE));
+	ASSERT_EQ(0, buffer_map(&rig.buf, SIZE, MADV_HUGEPAGE));
+	buffer_write(&rig.buf, 0, SIZE);
+	ASSERT_EQ(0, buffer_to_vram(&rig.buf, self->gpu[0], 0, SIZE));
 	ASSERT_EQ(0, worker_start(&reader, other_gpu_reads));
 	for (i = 0; i < NR_IMPORTERS; i++)
 		ASSERT_EQ(0, work_start(&self->user[i]));
@@ -1486,9 +1486,9 @@ TEST_F(reset, again_and_again_under_traffic)
 		EXPECT_EQ(0, pci_reset(self->pci[times % 2]));
 		/* A page for which an importer asks during a reset migrates */
 		for (i = 0; i < NR_IMPORTERS; i++)
-			EXPECT_EQ(0, gpu_to_vram(self->gpu[0], self->user[i].bench.buf.mem,
+			EXPECT_EQ(0, gpu_to_vram(self->gpu[0], self->user[i].rig.buf.mem,
 						 SIZE, NULL));
-		EXPECT_EQ(0, gpu_to_vram(self->gpu[0], bench.buf.mem, SIZE, NULL));
+		EXPECT_EQ(0, gpu_to_vram(self->gpu[0], rig.buf.mem, SIZE, NULL));
 	}
 	for (i = 0; i < NR_IMPORTERS; i++) {
 		EXPECT_EQ(0, work_stop(&self->user[i])) {
@@ -1497,8 +1497,8 @@ TEST_F(reset, again_and_again_under_traffic)
 	}
 	EXPECT_EQ(0, worker_stop(&reader));
 	EXPECT_LT(0, reader.rounds);
-	EXPECT_EQ(-1, buffer_differs(&bench.buf));
-	buffer_unmap(&bench.buf);
+	EXPECT_EQ(-1, buffer_differs(&rig.buf));
+	buffer_unmap(&rig.buf);
 }
 
 /*
@@ -1582,7 +1582,7 @@ FIXTURE_TEARDOWN(route)
 TEST_F(route, is_found_anew_for_a_device_that_comes_back)
 {
 	static const bool redirected[] = { true, false, true };
-	struct buffer *buf = &self->user.bench.buf, *ram = &self->user.bench.ram;
+	struct buffer *buf = &self->user.rig.buf, *ram = &self->user.rig.ram;
 	unsigned int i, j;
 
 	for (i = 0; i < ARRAY_LEN(redirected); i++) {

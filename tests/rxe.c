@@ -18,10 +18,10 @@
 
 #include "lib/buffer.h"
 #include "lib/cgroup.h"
+#include "lib/conn.h"
 #include "lib/file.h"
 #include "lib/harness.h"
 #include "lib/held.h"
-#include "lib/link.h"
 #include "lib/raw_wqe.h"
 
 #define WR_ID		0x5a5a5a5a87654321
@@ -104,7 +104,7 @@ static struct rxe_send_wqe atomic_write_of(void *mem, struct ibv_mr *mr, size_t 
 
 /* Two sides. The far one has an MR that permits everything. */
 FIXTURE(sides) {
-	struct link link;
+	struct conn conn;
 	struct rdma *near;
 	struct rdma *far;
 	struct rxe_queue_buf *queue;
@@ -114,9 +114,9 @@ FIXTURE(sides) {
 
 FIXTURE_SETUP(sides)
 {
-	ASSERT_EQ(0, link_up(&self->link));
-	self->near = &self->link.near;
-	self->far = &self->link.far;
+	ASSERT_EQ(0, conn_up(&self->conn));
+	self->near = &self->conn.near;
+	self->far = &self->conn.far;
 	ASSERT_EQ(0, buffer_map(&self->buf, MIB(2), MADV_HUGEPAGE));
 	buffer_write(&self->buf, 0, MIB(2));
 	self->mr = raw_reg_flushable(self->far, self->buf.mem, MIB(2));
@@ -131,7 +131,7 @@ FIXTURE_TEARDOWN(sides)
 	EXPECT_EQ(-1, buffer_differs(&self->buf));
 	ibv_dereg_mr(self->mr);
 	buffer_unmap(&self->buf);
-	link_down(&self->link);
+	conn_down(&self->conn);
 }
 
 TEST_F(sides, path_mtu_is_one_that_there_is)
@@ -337,7 +337,7 @@ TEST_F(sides, an_atomic_write_is_of_eight_bytes)
 		}
 		modify(self->far, (struct ibv_qp_attr) { .qp_state = IBV_QPS_ERR },
 		       IBV_QP_STATE);
-		ASSERT_EQ(0, link_revive(&self->link));
+		ASSERT_EQ(0, conn_revive(&self->conn));
 	}
 }
 
@@ -825,7 +825,7 @@ TEST_F(sides, requests_that_are_done_do_not_keep_a_qp)
 
 /* Two QPs for datagrams, with the CQs of a connection. */
 FIXTURE(datagrams) {
-	struct link link;
+	struct conn conn;
 	struct rdma near;
 	struct rdma far;
 	struct ibv_ah *ah;
@@ -876,9 +876,9 @@ FIXTURE_SETUP(datagrams)
 	union ibv_gid gid;
 	struct rdma_addr addr;
 
-	ASSERT_EQ(0, link_up(&self->link));
-	self->near = self->link.near;
-	self->far = self->link.far;
+	ASSERT_EQ(0, conn_up(&self->conn));
+	self->near = self->conn.near;
+	self->far = self->conn.far;
 	ASSERT_EQ(0, create_datagrams(&self->near, NEAR_KEY));
 	ASSERT_EQ(0, create_datagrams(&self->far, CONTROLLED_KEY));
 
@@ -902,7 +902,7 @@ FIXTURE_TEARDOWN(datagrams)
 	ibv_dereg_mr(self->near_mr);
 	ibv_dereg_mr(self->far_mr);
 	ibv_destroy_ah(self->ah);
-	link_down(&self->link);
+	conn_down(&self->conn);
 }
 
 static int post_datagram(FIXTURE_DATA(datagrams) *self, struct ibv_qp *qp,
@@ -1197,7 +1197,7 @@ TEST_F(datagrams, only_reliable_connections_have_a_timeout)
 	ASSERT_NE(NULL, r.qp);
 	EXPECT_EQ(-EINVAL, modify(&r, attr, IBV_QP_TIMEOUT));
 	EXPECT_EQ(0, ibv_destroy_qp(r.qp));
-	EXPECT_EQ(0, modify(&self->link.near, attr, IBV_QP_TIMEOUT));
+	EXPECT_EQ(0, modify(&self->conn.near, attr, IBV_QP_TIMEOUT));
 }
 
 /* A multicast group, and its address on the network device. */
@@ -1284,7 +1284,7 @@ TEST_F(datagrams, a_group_is_left_while_others_come)
 }
 
 FIXTURE(shared) {
-	struct link link;
+	struct conn conn;
 	struct rdma near;
 	struct rdma far;
 	struct ibv_srq *srq;
@@ -1304,9 +1304,9 @@ FIXTURE_SETUP(shared)
 	struct rdma_addr near, far;
 	struct ibv_sge sge;
 
-	ASSERT_EQ(0, link_up(&self->link));
-	self->near = self->link.near;
-	self->far = self->link.far;
+	ASSERT_EQ(0, conn_up(&self->conn));
+	self->near = self->conn.near;
+	self->far = self->conn.far;
 	self->srq = ibv_create_srq(self->far.pd, &srq);
 	ASSERT_NE(NULL, self->srq);
 	init.send_cq = self->far.cq;
@@ -1338,7 +1338,7 @@ FIXTURE_TEARDOWN(shared)
 	EXPECT_EQ(0, ibv_destroy_srq(self->srq));
 	ibv_dereg_mr(self->mr);
 	buffer_unmap(&self->buf);
-	link_down(&self->link);
+	conn_down(&self->conn);
 }
 
 /* A message whose end never arrives has taken the receive. */

@@ -9,8 +9,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "lib/conn.h"
 #include "lib/leaks.h"
-#include "lib/link.h"
 #include "lib/pci.h"
 #include "lib/size.h"
 #include "lib/words.h"
@@ -106,7 +106,7 @@ struct actor {
 	int fd[NR_DEVICES];
 	uint32_t opened[NR_DEVICES];	/* @away when it was opened */
 	pthread_mutex_t mr_lock;	/* other threads may register it again */
-	struct link link;
+	struct conn conn;
 	struct ibv_mr *mr;
 	struct ibv_mr *ram_mr;
 	uint32_t rkey;

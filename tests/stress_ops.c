@@ -246,14 +246,14 @@ static void rdma_fini(struct actor *a)
 	if (a->ram_mr)
 		ibv_dereg_mr(a->ram_mr);
 	a->mr = a->ram_mr = NULL;
-	link_down(&a->link);
+	conn_down(&a->conn);
 	pthread_mutex_unlock(&a->mr_lock);
 }
 
 /* With the lock held. Returns 0 or a negative errno. */
 static int rdma_register(struct actor *a)
 {
-	a->mr = rdma_reg_odp(&a->link.far, arena(a->host), ARENA);
+	a->mr = rdma_reg_odp(&a->conn.far, arena(a->host), ARENA);
 	if (!a->mr)
 		return -errno;
 	__atomic_store_n(&a->rkey, a->mr->rkey, __ATOMIC_SEQ_CST);
@@ -262,13 +262,13 @@ static int rdma_register(struct actor *a)
 
 static int rdma_init(struct actor *a)
 {
-	int err = link_up(&a->link);
+	int err = conn_up(&a->conn);
 
 	if (err)
 		return err;
 	pthread_mutex_lock(&a->mr_lock);
 	err = rdma_register(a);
-	a->ram_mr = rdma_reg_odp(&a->link.near, a->ram, LARGEST_UNIT);
+	a->ram_mr = rdma_reg_odp(&a->conn.near, a->ram, LARGEST_UNIT);
 	if (!a->ram_mr && !err)
 		err = -errno;
 	pthread_mutex_unlock(&a->mr_lock);
@@ -324,7 +324,7 @@ enum device any_gpu(struct actor *a)
 /* An RDMA connection has to be revived, or closed, after an error. */
 static int rdma_done(struct actor *a, int err)
 {
-	if (err && (err != -EREMOTEIO || link_revive(&a->link)))
+	if (err && (err != -EREMOTEIO || conn_revive(&a->conn)))
 		device_close(a, RXE);
 	return err;
 }
@@ -363,7 +363,7 @@ static int write_rdma(struct actor *a, struct target *t)
 	words_fill((uint64_t *)a->ram, &t->next);
 	if (err)
 		return err;
-	return rdma_done(a, rdma_write(&a->link.near, a->ram, a->ram_mr->lkey,
+	return rdma_done(a, rdma_write(&a->conn.near, a->ram, a->ram_mr->lkey,
 				       (uintptr_t)t->mem, load(&a->rkey), t->size));
 }
 
@@ -380,12 +380,12 @@ static int write_atomic(struct actor *a, struct target *t, bool swap)
 
 		*old = ~0ULL;	/* in case no value arrives */
 		if (swap)
-			err = rdma_cmp_swap(&a->link.near, old, a->ram_mr->lkey,
+			err = rdma_cmp_swap(&a->conn.near, old, a->ram_mr->lkey,
 					    addr, load(&a->rkey),
 					    words_at(&t->now, i),
 					    words_at(&t->next, i));
 		else
-			err = rdma_fetch_add(&a->link.near, old, a->ram_mr->lkey,
+			err = rdma_fetch_add(&a->conn.near, old, a->ram_mr->lkey,
 					     addr, load(&a->rkey), add);
 		word.addr = t->now.addr + i;
 		word.gen = t->now.gen;
@@ -469,7 +469,7 @@ static int look_rdma(struct actor *a, struct target *t)
 
 	if (err)
 		return err;
-	return rdma_done(a, rdma_read(&a->link.near, a->ram, a->ram_mr->lkey,
+	return rdma_done(a, rdma_read(&a->conn.near, a->ram, a->ram_mr->lkey,
 				      (uintptr_t)t->mem, load(&a->rkey), t->size));
 }
 
@@ -521,7 +521,7 @@ static int prefetch(struct actor *a, struct target *t)
 	if (err)
 		return err;
 	pthread_mutex_lock(&a->mr_lock);
-	err = a->mr ? rdma_prefetch(&a->link.far, a->mr, t->mem, t->size,
+	err = a->mr ? rdma_prefetch(&a->conn.far, a->mr, t->mem, t->size,
 				    chance(a, 2)) : -EAGAIN;
 	pthread_mutex_unlock(&a->mr_lock);
 	return err;
@@ -610,7 +610,7 @@ static int reregister(struct actor *a, struct target *t)
 
 	t->device = RXE;
 	pthread_mutex_lock(&other->mr_lock);
-	if (other->link.far.pd) {
+	if (other->conn.far.pd) {
 		err = other->mr ? -ibv_dereg_mr(other->mr) : 0;
 		other->mr = NULL;
 		if (!err)

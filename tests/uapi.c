@@ -12,11 +12,11 @@
 #include <unistd.h>
 
 #include "gpu.h"
-#include "lib/bench.h"
 #include "lib/child.h"
 #include "lib/file.h"
 #include "lib/harness.h"
 #include "lib/page.h"
+#include "lib/rig.h"
 #include "lib/vram.h"
 #include "lib/worker.h"
 
@@ -1110,15 +1110,15 @@ TEST_F(uapi, memory_stays_when_its_file_is_closed)
 
 static int xor_with_nothing(struct worker *worker)
 {
-	struct buffer *buf = &worker->bench->buf;
+	struct buffer *buf = &worker->rig->buf;
 
 	return gpu_xor(worker->gpu, buf->mem, buf->size, 0);
 }
 
 TEST_F(uapi, file_closed_in_mid_operation)
 {
-	struct bench bench = { .buf = self->buf };
-	struct worker worker = { .bench = &bench, .gpu = gpu_open(0) };
+	struct rig rig = { .buf = self->buf };
+	struct worker worker = { .rig = &rig, .gpu = gpu_open(0) };
 
 	ASSERT_EQ(0, worker_start(&worker, xor_with_nothing));
 	while (worker.rounds < 3 && !worker.err)

@@ -27,10 +27,10 @@
 #include "gpu.h"
 #include "measure.h"
 #include "test_hmm_uapi.h"
-#include "lib/bench.h"
 #include "lib/child.h"
 #include "lib/file.h"
 #include "lib/harness.h"
+#include "lib/rig.h"
 #include "lib/stats.h"
 #include "lib/swap.h"
 #include "lib/vram.h"
@@ -227,7 +227,7 @@ static size_t smaps(pid_t pid, const void *mem, const char *key)
 }
 
 FIXTURE(watch) {
-	struct bench bench;
+	struct rig rig;
 };
 
 FIXTURE_VARIANT(watch) {
@@ -255,60 +255,60 @@ FIXTURE_VARIANT_ADD(watch, huge_off) {
 
 FIXTURE_SETUP(watch)
 {
-	ASSERT_EQ(0, bench_init_in_vram(&self->bench, SIZE, variant->advice));
+	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, variant->advice));
 	ASSERT_EQ(0, aliases_enable(!variant->off));
 }
 
 FIXTURE_TEARDOWN(watch)
 {
-	EXPECT_EQ(0, bench_fini(&self->bench));
+	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
 /* All operations of a GPU that do not write. They must not count as writes. */
-static int gpu_reads(struct bench *bench)
+static int gpu_reads(struct rig *rig)
 {
-	uint8_t *mem = bench->buf.mem;
+	uint8_t *mem = rig->buf.mem;
 	uint64_t sum;
 
-	memcpy(bench->ram.shadow, bench->buf.shadow, SIZE);
-	return gpu_sum(bench->gpu, mem, SIZE, &sum) ?:
-	       gpu_copy(bench->gpu, bench->ram.mem, mem, SIZE) ?:
-	       gpu_to_vram(bench->gpu, mem, SIZE, NULL) ?:
-	       buffer_differs(&bench->ram) != -1;
+	memcpy(rig->ram.shadow, rig->buf.shadow, SIZE);
+	return gpu_sum(rig->gpu, mem, SIZE, &sum) ?:
+	       gpu_copy(rig->gpu, rig->ram.mem, mem, SIZE) ?:
+	       gpu_to_vram(rig->gpu, mem, SIZE, NULL) ?:
+	       buffer_differs(&rig->ram) != -1;
 }
 
 /* Soft-dirty */
 
 TEST_F(watch, soft_dirty_sees_the_gpu_write)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 
 	EXPECT_EQ(PAGES, soft_dirty(mem, SIZE));
 	ASSERT_EQ(0, soft_dirty_clear());
 	EXPECT_EQ(0, soft_dirty(mem, SIZE));
-	ASSERT_EQ(0, gpu_reads(bench));
+	ASSERT_EQ(0, gpu_reads(rig));
 	EXPECT_EQ(0, soft_dirty(mem, SIZE));
-	ASSERT_EQ(0, buffer_xor(&bench->buf, bench->gpu, 0, PART));
+	ASSERT_EQ(0, buffer_xor(&rig->buf, rig->gpu, 0, PART));
 	EXPECT_EQ(PART_PAGES, soft_dirty(mem, PART));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	EXPECT_EQ(PART_PAGES, soft_dirty(mem, PART));
 }
 
 TEST_F(watch, soft_dirty_sees_a_peer_write)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 
 	/* Also through the pages that the peer has resolved before. */
-	ASSERT_EQ(0, bench_write_new(bench, 0, SIZE));
+	ASSERT_EQ(0, rig_write_new(rig, 0, SIZE));
 	ASSERT_EQ(0, soft_dirty_clear());
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_EQ(0, soft_dirty(mem, SIZE));
-	ASSERT_EQ(0, bench_write_new(bench, 0, PART));
-	ASSERT_EQ(0, bench_add(bench, PART, 1));
+	ASSERT_EQ(0, rig_write_new(rig, 0, PART));
+	ASSERT_EQ(0, rig_add(rig, PART, 1));
 	EXPECT_EQ(PART_PAGES + 1, soft_dirty(mem, PART + PAGE));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 }
 
 static int all_soft_dirty(void *arg)
@@ -318,22 +318,22 @@ static int all_soft_dirty(void *arg)
 
 TEST_F(watch, soft_dirty_survives_fork_and_mprotect)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct child child;
 
 	ASSERT_EQ(0, soft_dirty_clear());
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
-	ASSERT_EQ(0, gpu_to_vram(bench->gpu, mem, SIZE, NULL));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
+	ASSERT_EQ(0, gpu_to_vram(rig->gpu, mem, SIZE, NULL));
 	EXPECT_EQ(PAGES, soft_dirty(mem, SIZE));
 	ASSERT_EQ(0, mprotect(mem, SIZE, PROT_READ));
 	EXPECT_EQ(PAGES, soft_dirty(mem, SIZE));
 	ASSERT_EQ(0, mprotect(mem, SIZE, PROT_READ | PROT_WRITE));
 
 	/* Writable again. Only a migration makes the entries writable. */
-	ASSERT_EQ(0, gpu_to_ram(bench->gpu, mem, SIZE));
-	buffer_write(&bench->buf, 0, SIZE);
-	ASSERT_EQ(0, gpu_to_vram(bench->gpu, mem, SIZE, NULL));
+	ASSERT_EQ(0, gpu_to_ram(rig->gpu, mem, SIZE));
+	buffer_write(&rig->buf, 0, SIZE);
+	ASSERT_EQ(0, gpu_to_vram(rig->gpu, mem, SIZE, NULL));
 	ASSERT_EQ(0, child_fork(&child, all_soft_dirty, mem));
 	EXPECT_EQ(0, child_do(&child));
 	EXPECT_EQ(PAGES, soft_dirty(mem, SIZE));
@@ -344,8 +344,8 @@ TEST_F(watch, soft_dirty_is_set_by_mremap)
 {
 	/* mremap() marks no pages when it moves a page table as a whole. */
 	size_t size = variant->advice == MADV_HUGEPAGE ? SIZE : SIZE - PAGE;
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct buffer target;
 
 	ASSERT_EQ(0, buffer_map(&target, SIZE, variant->advice));
@@ -353,22 +353,22 @@ TEST_F(watch, soft_dirty_is_set_by_mremap)
 	ASSERT_EQ(target.mem, mremap(mem, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
 				     target.mem));
 	EXPECT_EQ(size / PAGE, soft_dirty(target.mem, size));
-	EXPECT_EQ(size / PAGE, pages_in_vram(bench->gpu, target.mem, size));
-	EXPECT_EQ(-1, differs(target.mem, bench->buf.shadow, size));
+	EXPECT_EQ(size / PAGE, pages_in_vram(rig->gpu, target.mem, size));
+	EXPECT_EQ(-1, differs(target.mem, rig->buf.shadow, size));
 	buffer_unmap(&target);
 }
 
 TEST_F(watch, soft_dirty_sees_pages_that_only_the_gpu_has)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	struct buffer fresh;
 	uint64_t pages;
 
 	ASSERT_EQ(0, buffer_map(&fresh, SIZE, variant->advice));
 	ASSERT_EQ(0, soft_dirty_clear());
-	ASSERT_EQ(0, gpu_to_vram(bench->gpu, fresh.mem, SIZE, &pages));
+	ASSERT_EQ(0, gpu_to_vram(rig->gpu, fresh.mem, SIZE, &pages));
 	ASSERT_EQ(PAGES, pages);
-	ASSERT_EQ(0, buffer_xor(&fresh, bench->gpu, 0, PART));
+	ASSERT_EQ(0, buffer_xor(&fresh, rig->gpu, 0, PART));
 	EXPECT_EQ(PART_PAGES, soft_dirty(fresh.mem, PART));
 	EXPECT_EQ(-1, buffer_differs(&fresh));
 	buffer_unmap(&fresh);
@@ -385,36 +385,36 @@ static int scan_start(struct watcher *watcher, void *mem)
 
 TEST_F(watch, scan_sees_the_gpu_write)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 
 	ASSERT_EQ(0, scan_start(&watcher, mem));
 	EXPECT_EQ(PAGES, scan(mem, SIZE, PAGE_IS_WRITTEN, true));
 	EXPECT_EQ(0, scan(mem, SIZE, PAGE_IS_WRITTEN, true));
-	ASSERT_EQ(0, gpu_reads(bench));
+	ASSERT_EQ(0, gpu_reads(rig));
 	EXPECT_EQ(0, scan(mem, SIZE, PAGE_IS_WRITTEN, false));
-	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, mem, SIZE));
-	ASSERT_EQ(0, buffer_xor(&bench->buf, bench->gpu, 0, PART));
+	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, mem, SIZE));
+	ASSERT_EQ(0, buffer_xor(&rig->buf, rig->gpu, 0, PART));
 	EXPECT_EQ(PART_PAGES, scan(mem, PART, PAGE_IS_WRITTEN, false));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	EXPECT_EQ(PART_PAGES, scan(mem, PART, PAGE_IS_WRITTEN, false));
 	watcher_close(&watcher);
 }
 
 TEST_F(watch, scan_sees_a_peer_write)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 
 	ASSERT_EQ(0, scan_start(&watcher, mem));
-	ASSERT_EQ(0, bench_write_new(bench, 0, SIZE));
+	ASSERT_EQ(0, rig_write_new(rig, 0, SIZE));
 	EXPECT_EQ(PAGES, scan(mem, SIZE, PAGE_IS_WRITTEN, true));
 	EXPECT_EQ(0, scan(mem, SIZE, PAGE_IS_WRITTEN, false));
-	ASSERT_EQ(0, bench_write_new(bench, 0, PART));
+	ASSERT_EQ(0, rig_write_new(rig, 0, PART));
 	EXPECT_EQ(PART_PAGES, scan(mem, PART, PAGE_IS_WRITTEN, false));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	watcher_close(&watcher);
 }
 
@@ -422,8 +422,8 @@ TEST_F(watch, scan_sees_a_peer_write)
 
 TEST_F(watch, userfaultfd_is_told_of_writes)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 
 	ASSERT_EQ(0, watcher_open(&watcher, mem, UFFD_FEATURE_PAGEFAULT_FLAG_WP,
@@ -431,26 +431,26 @@ TEST_F(watch, userfaultfd_is_told_of_writes)
 	ASSERT_EQ(0, watcher_start(&watcher));
 
 	ASSERT_EQ(0, watcher_protect(&watcher, mem, SIZE, true));
-	EXPECT_EQ(-1, bench_differs(bench));
-	ASSERT_EQ(0, gpu_reads(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
+	ASSERT_EQ(0, gpu_reads(rig));
 	EXPECT_EQ(0, watcher.events);
-	ASSERT_EQ(0, bench_write_new(bench, 0, PART));
+	ASSERT_EQ(0, rig_write_new(rig, 0, PART));
 	EXPECT_LE(PART_PAGES, watcher.events);
 	EXPECT_TRUE(watcher.flags & UFFD_PAGEFAULT_FLAG_WP);
 
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
 	ASSERT_EQ(0, watcher_protect(&watcher, mem, SIZE, true));
 	watcher.events = 0;
-	ASSERT_EQ(0, buffer_xor(&bench->buf, bench->gpu, 0, PART));
+	ASSERT_EQ(0, buffer_xor(&rig->buf, rig->gpu, 0, PART));
 	EXPECT_LE(PART_PAGES, watcher.events);
 	watcher_close(&watcher);
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
 TEST_F(watch, userfaultfd_is_told_of_reads)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 	uint64_t sum;
 
@@ -459,24 +459,24 @@ TEST_F(watch, userfaultfd_is_told_of_reads)
 	ASSERT_EQ(0, watcher_start(&watcher));
 
 	ASSERT_EQ(0, watcher_protect(&watcher, mem, SIZE, true));
-	ASSERT_EQ(0, bench_read(bench, 0, PART));
+	ASSERT_EQ(0, rig_read(rig, 0, PART));
 	EXPECT_LE(PART_PAGES, watcher.events);
 	EXPECT_TRUE(watcher.flags & UFFD_PAGEFAULT_FLAG_RWP);
 
 	ASSERT_EQ(0, watcher_protect(&watcher, mem, SIZE, false));
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
 	ASSERT_EQ(0, watcher_protect(&watcher, mem, SIZE, true));
 	watcher.events = 0;
-	ASSERT_EQ(0, gpu_sum(bench->gpu, mem, PART, &sum));
+	ASSERT_EQ(0, gpu_sum(rig->gpu, mem, PART, &sum));
 	EXPECT_LE(PART_PAGES, watcher.events);
 	watcher_close(&watcher);
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
 TEST_F(watch, pages_that_were_read_are_accessed)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 	uint64_t sum;
 
@@ -484,37 +484,37 @@ TEST_F(watch, pages_that_were_read_are_accessed)
 
 	ASSERT_EQ(0, watcher_protect(&watcher, mem, SIZE, true));
 	EXPECT_EQ(0, scan(mem, SIZE, PAGE_IS_ACCESSED, false));
-	ASSERT_EQ(0, bench_read(bench, 0, PART));
+	ASSERT_EQ(0, rig_read(rig, 0, PART));
 	EXPECT_EQ(PART_PAGES, scan(mem, PART, PAGE_IS_ACCESSED, false));
 
 	ASSERT_EQ(0, watcher_protect(&watcher, mem, SIZE, false));
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
 	ASSERT_EQ(0, watcher_protect(&watcher, mem, SIZE, true));
 	EXPECT_EQ(0, scan(mem, SIZE, PAGE_IS_ACCESSED, false));
-	ASSERT_EQ(0, gpu_sum(bench->gpu, mem, PART, &sum));
+	ASSERT_EQ(0, gpu_sum(rig->gpu, mem, PART, &sum));
 	EXPECT_EQ(PART_PAGES, scan(mem, PART, PAGE_IS_ACCESSED, false));
 	watcher_close(&watcher);
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
 TEST_F(watch, userfaultfd_is_told_of_what_is_missing)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 	uint64_t pages;
 
 	ASSERT_EQ(0, watcher_open(&watcher, mem, 0, UFFDIO_REGISTER_MODE_MISSING));
 	ASSERT_EQ(0, watcher_start(&watcher));
 	ASSERT_EQ(0, madvise(mem, SIZE, MADV_DONTNEED));
-	memset(bench->buf.shadow, 0, SIZE);
-	gpu_to_vram(bench->gpu, mem, SIZE, &pages);
-	ASSERT_EQ(0, bench_write_new(bench, 0, PART));
+	memset(rig->buf.shadow, 0, SIZE);
+	gpu_to_vram(rig->gpu, mem, SIZE, &pages);
+	ASSERT_EQ(0, rig_write_new(rig, 0, PART));
 	EXPECT_LE(PART_PAGES, watcher.events);
-	ASSERT_EQ(0, buffer_xor(&bench->buf, bench->gpu, 0, SIZE));
+	ASSERT_EQ(0, buffer_xor(&rig->buf, rig->gpu, 0, SIZE));
 	EXPECT_LE(PAGES, watcher.events);
 	watcher_close(&watcher);
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
 /*
@@ -523,8 +523,8 @@ TEST_F(watch, userfaultfd_is_told_of_what_is_missing)
  */
 TEST_F(watch, userfaultfd_may_take_its_time)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 
 	ASSERT_EQ(0, watcher_open(&watcher, mem, UFFD_FEATURE_PAGEFAULT_FLAG_WP,
@@ -532,13 +532,13 @@ TEST_F(watch, userfaultfd_may_take_its_time)
 				  UFFDIO_REGISTER_MODE_WP));
 	watcher.delay = 1500000;
 	ASSERT_EQ(0, madvise(mem, SIZE, MADV_DONTNEED));
-	memset(bench->buf.shadow, 0, SIZE);
+	memset(rig->buf.shadow, 0, SIZE);
 	ASSERT_EQ(0, watcher_start(&watcher));
-	EXPECT_EQ(0, rdma_prefetch(&bench->link.far, bench->mr, mem, PAGE, 1));
+	EXPECT_EQ(0, rdma_prefetch(&rig->conn.far, rig->mr, mem, PAGE, 1));
 	EXPECT_EQ(2, watcher.events);
 	EXPECT_TRUE(watcher.flags & UFFD_PAGEFAULT_FLAG_WP);
 	watcher.delay = 0;
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	watcher_close(&watcher);
 }
 
@@ -558,8 +558,8 @@ static ssize_t watcher_move(struct watcher *watcher, void *dst, const void *src,
 TEST_F(watch, userfaultfd_moves_what_is_in_vram)
 {
 	bool huge = variant->advice == MADV_HUGEPAGE;
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 	struct buffer target;
 	uint64_t evicted;
@@ -567,30 +567,30 @@ TEST_F(watch, userfaultfd_moves_what_is_in_vram)
 	ASSERT_EQ(0, buffer_map(&target, SIZE, variant->advice));
 	ASSERT_EQ(0, watcher_open(&watcher, target.mem, 0, UFFDIO_REGISTER_MODE_MISSING));
 	/* Let the peer resolve the pages first. */
-	ASSERT_EQ(-1, bench_differs(bench));
-	ASSERT_EQ(0, buffer_to_vram(&bench->buf, bench->gpu, 0, SIZE));
-	evicted = pages_evicted(bench->gpu);
+	ASSERT_EQ(-1, rig_differs(rig));
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
+	evicted = pages_evicted(rig->gpu);
 	ASSERT_EQ(0, soft_dirty_clear());
 
 	ASSERT_EQ(SIZE, watcher_move(&watcher, target.mem, mem, SIZE));
-	EXPECT_EQ(evicted, pages_evicted(bench->gpu));
-	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, target.mem, SIZE));
-	EXPECT_EQ(huge ? PAGES : 0, huge_pages_in_vram(bench->gpu, target.mem, SIZE));
+	EXPECT_EQ(evicted, pages_evicted(rig->gpu));
+	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, target.mem, SIZE));
+	EXPECT_EQ(huge ? PAGES : 0, huge_pages_in_vram(rig->gpu, target.mem, SIZE));
 	EXPECT_EQ(PAGES, soft_dirty(target.mem, SIZE));
 
 	/* GPU and CPU can read and write the memory. */
-	memcpy(target.shadow, bench->buf.shadow, SIZE);
-	EXPECT_EQ(-1, buffer_differs_on_gpu(&target, bench->gpu));
-	ASSERT_EQ(0, buffer_xor(&target, bench->gpu, 0, SIZE));
-	EXPECT_EQ(evicted, pages_evicted(bench->gpu));
-	ASSERT_EQ(0, gpu_to_ram(bench->gpu, target.mem, PART));
+	memcpy(target.shadow, rig->buf.shadow, SIZE);
+	EXPECT_EQ(-1, buffer_differs_on_gpu(&target, rig->gpu));
+	ASSERT_EQ(0, buffer_xor(&target, rig->gpu, 0, SIZE));
+	EXPECT_EQ(evicted, pages_evicted(rig->gpu));
+	ASSERT_EQ(0, gpu_to_ram(rig->gpu, target.mem, PART));
 	EXPECT_EQ(-1, buffer_differs(&target));
 
 	/* It is no longer at its old address. */
-	memset(bench->buf.shadow, 0, SIZE);
-	EXPECT_EQ(-1, bench_differs(bench));
-	ASSERT_EQ(0, bench_write_new(bench, 0, PART));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	memset(rig->buf.shadow, 0, SIZE);
+	EXPECT_EQ(-1, rig_differs(rig));
+	ASSERT_EQ(0, rig_write_new(rig, 0, PART));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	EXPECT_EQ(-1, buffer_differs(&target));
 	watcher_close(&watcher);
 	buffer_unmap(&target);
@@ -598,34 +598,34 @@ TEST_F(watch, userfaultfd_moves_what_is_in_vram)
 
 TEST_F(watch, userfaultfd_moves_a_part_of_what_is_in_vram)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
-	uint64_t evicted = pages_evicted(bench->gpu);
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
+	uint64_t evicted = pages_evicted(rig->gpu);
 	struct watcher watcher;
 	struct buffer target;
 
 	ASSERT_EQ(0, buffer_map(&target, SIZE, variant->advice));
 	ASSERT_EQ(0, watcher_open(&watcher, target.mem, 0, UFFDIO_REGISTER_MODE_MISSING));
 	ASSERT_EQ(PART, watcher_move(&watcher, target.mem + PAGE, mem + PART, PART));
-	EXPECT_EQ(evicted, pages_evicted(bench->gpu));
-	EXPECT_EQ(PART_PAGES, pages_in_vram(bench->gpu, target.mem, SIZE));
-	EXPECT_EQ(PAGES - PART_PAGES, pages_in_vram(bench->gpu, mem, SIZE));
+	EXPECT_EQ(evicted, pages_evicted(rig->gpu));
+	EXPECT_EQ(PART_PAGES, pages_in_vram(rig->gpu, target.mem, SIZE));
+	EXPECT_EQ(PAGES - PART_PAGES, pages_in_vram(rig->gpu, mem, SIZE));
 	watcher_close(&watcher);
 
-	memcpy(target.shadow + PAGE, bench->buf.shadow + PART, PART);
-	memset(bench->buf.shadow + PART, 0, PART);
-	ASSERT_EQ(0, buffer_xor(&target, bench->gpu, PAGE, PART));
-	ASSERT_EQ(0, buffer_xor(&bench->buf, bench->gpu, 0, SIZE));
+	memcpy(target.shadow + PAGE, rig->buf.shadow + PART, PART);
+	memset(rig->buf.shadow + PART, 0, PART);
+	ASSERT_EQ(0, buffer_xor(&target, rig->gpu, PAGE, PART));
+	ASSERT_EQ(0, buffer_xor(&rig->buf, rig->gpu, 0, SIZE));
 	EXPECT_EQ(-1, buffer_differs(&target));
-	EXPECT_EQ(-1, bench_differs(bench));
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, rig_differs(rig));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	buffer_unmap(&target);
 }
 
 TEST_F(watch, userfaultfd_moves_what_is_to_be_watched)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 	struct buffer target;
 	uint64_t sum;
@@ -634,10 +634,10 @@ TEST_F(watch, userfaultfd_moves_what_is_to_be_watched)
 	ASSERT_EQ(0, watcher_open_async(&watcher, target.mem));
 	ASSERT_EQ(SIZE, watcher_move(&watcher, target.mem, mem, SIZE));
 	EXPECT_EQ(0, scan(target.mem, SIZE, PAGE_IS_ACCESSED, false));
-	ASSERT_EQ(0, gpu_sum(bench->gpu, target.mem, PART, &sum));
+	ASSERT_EQ(0, gpu_sum(rig->gpu, target.mem, PART, &sum));
 	EXPECT_EQ(PART_PAGES, scan(target.mem, PART, PAGE_IS_ACCESSED, false));
 	watcher_close(&watcher);
-	memcpy(target.shadow, bench->buf.shadow, SIZE);
+	memcpy(target.shadow, rig->buf.shadow, SIZE);
 	EXPECT_EQ(-1, buffer_differs(&target));
 	buffer_unmap(&target);
 }
@@ -646,28 +646,28 @@ TEST_F(watch, userfaultfd_moves_what_is_to_be_watched)
 TEST_F(watch, userfaultfd_watches_what_it_has_moved_when_it_comes_back)
 {
 	bool huge = variant->advice == MADV_HUGEPAGE;
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	struct watcher watcher;
 	struct buffer target;
 	uint64_t evicted;
 
 	ASSERT_EQ(0, buffer_map(&target, SIZE, variant->advice));
 	ASSERT_EQ(0, watcher_open_async(&watcher, target.mem));
-	ASSERT_EQ(SIZE, watcher_move(&watcher, target.mem, bench->buf.mem, SIZE));
-	evicted = pages_evicted(bench->gpu);
-	EXPECT_EQ(bench->buf.shadow[PAGE], *(volatile uint8_t *)(target.mem + PAGE));
-	EXPECT_EQ(evicted + PAGES, pages_evicted(bench->gpu));
+	ASSERT_EQ(SIZE, watcher_move(&watcher, target.mem, rig->buf.mem, SIZE));
+	evicted = pages_evicted(rig->gpu);
+	EXPECT_EQ(rig->buf.shadow[PAGE], *(volatile uint8_t *)(target.mem + PAGE));
+	EXPECT_EQ(evicted + PAGES, pages_evicted(rig->gpu));
 	EXPECT_EQ(huge ? PAGES : 1, scan(target.mem, SIZE, PAGE_IS_ACCESSED, false));
 	watcher_close(&watcher);
-	memcpy(target.shadow, bench->buf.shadow, SIZE);
+	memcpy(target.shadow, rig->buf.shadow, SIZE);
 	EXPECT_EQ(-1, buffer_differs(&target));
 	buffer_unmap(&target);
 }
 
 TEST_F(watch, userfaultfd_moves_nothing_over_what_is_in_vram)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 	struct buffer source;
 
@@ -676,10 +676,10 @@ TEST_F(watch, userfaultfd_moves_nothing_over_what_is_in_vram)
 	ASSERT_EQ(0, watcher_open(&watcher, mem, 0, UFFDIO_REGISTER_MODE_MISSING));
 	EXPECT_EQ(-EEXIST, watcher_move(&watcher, mem, source.mem, SIZE));
 	EXPECT_EQ(-EEXIST, watcher_move(&watcher, mem + PAGE, source.mem, PAGE));
-	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, mem, SIZE));
+	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, mem, SIZE));
 	watcher_close(&watcher);
 	EXPECT_EQ(-1, buffer_differs(&source));
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	buffer_unmap(&source);
 }
 
@@ -689,7 +689,7 @@ TEST_F(watch, userfaultfd_moves_nothing_over_what_is_in_vram)
  * Memory that the kernel may free until it is written to goes to VRAM that had other
  * contents before. Then the GPU writes to it.
  */
-static int write_to_freed(const struct bench *bench, struct buffer *fresh, int advice)
+static int write_to_freed(const struct rig *rig, struct buffer *fresh, int advice)
 {
 	uint64_t pages;
 	int err;
@@ -700,11 +700,11 @@ static int write_to_freed(const struct bench *bench, struct buffer *fresh, int a
 	buffer_write(fresh, 0, SIZE);
 	if (madvise(fresh->mem, SIZE, MADV_FREE))
 		return -errno;
-	err = gpu_to_vram(bench->gpu, fresh->mem, SIZE, &pages);
+	err = gpu_to_vram(rig->gpu, fresh->mem, SIZE, &pages);
 	if (!err && pages != PAGES)
 		err = -ENOSPC;
 	if (!err)
-		err = gpu_fill(bench->gpu, fresh->mem, SIZE, 0x5a5a5a5a5a5a5a5a);
+		err = gpu_fill(rig->gpu, fresh->mem, SIZE, 0x5a5a5a5a5a5a5a5a);
 	memset(fresh->shadow, 0x5a, SIZE);
 
 	return err;
@@ -712,11 +712,11 @@ static int write_to_freed(const struct bench *bench, struct buffer *fresh, int a
 
 TEST_F(watch, writes_to_memory_that_may_be_freed_are_kept)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	struct buffer fresh;
 
-	ASSERT_EQ(0, write_to_freed(bench, &fresh, variant->advice));
-	ASSERT_EQ(0, gpu_to_ram(bench->gpu, fresh.mem, SIZE));
+	ASSERT_EQ(0, write_to_freed(rig, &fresh, variant->advice));
+	ASSERT_EQ(0, gpu_to_ram(rig->gpu, fresh.mem, SIZE));
 	EXPECT_EQ(0, pages_out(fresh.mem, SIZE));
 	EXPECT_EQ(-1, buffer_differs(&fresh));
 	buffer_unmap(&fresh);
@@ -724,12 +724,12 @@ TEST_F(watch, writes_to_memory_that_may_be_freed_are_kept)
 
 TEST_F(watch, writes_are_kept_when_memory_becomes_read_only)
 {
-	struct bench *bench = &self->bench;
+	struct rig *rig = &self->rig;
 	struct buffer fresh;
 
-	ASSERT_EQ(0, write_to_freed(bench, &fresh, variant->advice));
+	ASSERT_EQ(0, write_to_freed(rig, &fresh, variant->advice));
 	ASSERT_EQ(0, mprotect(fresh.mem, SIZE, PROT_READ));
-	ASSERT_EQ(0, gpu_to_ram(bench->gpu, fresh.mem, SIZE));
+	ASSERT_EQ(0, gpu_to_ram(rig->gpu, fresh.mem, SIZE));
 	EXPECT_EQ(0, pages_out(fresh.mem, SIZE));
 	EXPECT_EQ(-1, buffer_differs(&fresh));
 	buffer_unmap(&fresh);
@@ -739,7 +739,7 @@ TEST_F(watch, writes_are_kept_when_memory_becomes_read_only)
  * No process can write to this memory, so the kernel may still free it when it is
  * back. Returns how many KiB of it are swapped instead.
  */
-static long freed_and_swapped(const struct bench *bench, int advice)
+static long freed_and_swapped(const struct rig *rig, int advice)
 {
 	struct buffer fresh;
 	uint64_t pages;
@@ -753,10 +753,10 @@ static long freed_and_swapped(const struct bench *bench, int advice)
 	if (madvise(fresh.mem, SIZE, MADV_FREE) || mprotect(fresh.mem, SIZE, PROT_READ))
 		return -errno;
 	/* The VRAM had other contents before. */
-	err = gpu_to_vram(bench->gpu, bench->buf.mem, SIZE, NULL) ?:
-	      gpu_to_ram(bench->gpu, bench->buf.mem, SIZE) ?:
-	      gpu_to_vram(bench->gpu, fresh.mem, SIZE, &pages) ?:
-	      gpu_to_ram(bench->gpu, fresh.mem, SIZE);
+	err = gpu_to_vram(rig->gpu, rig->buf.mem, SIZE, NULL) ?:
+	      gpu_to_ram(rig->gpu, rig->buf.mem, SIZE) ?:
+	      gpu_to_vram(rig->gpu, fresh.mem, SIZE, &pages) ?:
+	      gpu_to_ram(rig->gpu, fresh.mem, SIZE);
 	pages_out(fresh.mem, SIZE);
 	swapped = smaps(getpid(), fresh.mem, "Swap");
 	buffer_unmap(&fresh);
@@ -770,7 +770,7 @@ TEST_F(watch, memory_that_may_be_freed_is_not_swapped)
 	int tries;
 
 	for (tries = 0; tries < 5; tries++) {
-		swapped = freed_and_swapped(&self->bench, variant->advice);
+		swapped = freed_and_swapped(&self->rig, variant->advice);
 		if (!swapped)
 			break;
 	}
@@ -787,8 +787,8 @@ static long numa_scans(void)
 
 TEST_F(watch, numa_balancing_leaves_vram_alone)
 {
-	struct bench *bench = &self->bench;
-	uint64_t evicted = pages_evicted(bench->gpu);
+	struct rig *rig = &self->rig;
+	uint64_t evicted = pages_evicted(rig->gpu);
 	double end = now() + 60 * slowness();
 	volatile unsigned long spin;
 	long scans;
@@ -803,9 +803,9 @@ TEST_F(watch, numa_balancing_leaves_vram_alone)
 	EXPECT_LE(scans + 2, numa_scans());
 	ASSERT_EQ(0, file_write("/proc/sys/kernel/numa_balancing", "0"));
 
-	ASSERT_EQ(0, buffer_xor(&bench->buf, bench->gpu, 0, SIZE));
-	EXPECT_EQ(evicted, pages_evicted(bench->gpu));
-	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, bench->buf.mem, SIZE));
+	ASSERT_EQ(0, buffer_xor(&rig->buf, rig->gpu, 0, SIZE));
+	EXPECT_EQ(evicted, pages_evicted(rig->gpu));
+	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 }
 
 /* Accounting */
@@ -818,8 +818,8 @@ static int nothing(void *arg)
 
 TEST_F(watch, userfaultfd_moves_nothing_that_others_have)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct watcher watcher;
 	struct buffer target;
 	struct child child;
@@ -828,23 +828,23 @@ TEST_F(watch, userfaultfd_moves_nothing_that_others_have)
 	ASSERT_EQ(0, buffer_map(&target, SIZE, variant->advice));
 	ASSERT_EQ(0, watcher_open(&watcher, target.mem, 0, UFFDIO_REGISTER_MODE_MISSING));
 	ASSERT_EQ(0, child_fork(&child, nothing, NULL));
-	huge = huge_pages_in_vram(bench->gpu, mem, SIZE);
+	huge = huge_pages_in_vram(rig->gpu, mem, SIZE);
 	EXPECT_EQ(-EBUSY, watcher_move(&watcher, target.mem, mem, SIZE));
-	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, mem, SIZE));
+	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, mem, SIZE));
 
 	/* The attempt splits no huge page, either. */
 	EXPECT_EQ(-EBUSY, watcher_move(&watcher, target.mem + PAGE, mem + PART, PART));
-	EXPECT_EQ(huge, huge_pages_in_vram(bench->gpu, mem, SIZE));
+	EXPECT_EQ(huge, huge_pages_in_vram(rig->gpu, mem, SIZE));
 	EXPECT_EQ(0, child_end(&child));
 	watcher_close(&watcher);
-	EXPECT_EQ(-1, buffer_differs(&bench->buf));
+	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	buffer_unmap(&target);
 }
 
 TEST_F(watch, smaps_knows_whose_pages_are_in_vram)
 {
-	struct bench *bench = &self->bench;
-	const uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	const uint8_t *mem = rig->buf.mem;
 	struct child child;
 
 	EXPECT_EQ(SIZE / 1024, smaps(getpid(), mem, "Rss"));
@@ -858,7 +858,7 @@ TEST_F(watch, smaps_knows_whose_pages_are_in_vram)
 	EXPECT_EQ(SIZE / 2048, smaps(child.pid, mem, "Pss"));
 	EXPECT_EQ(SIZE / 1024, smaps(getpid(), mem, "Shared_Dirty"));
 	EXPECT_EQ(0, smaps(getpid(), mem, "Private_Dirty"));
-	EXPECT_EQ(PAGES, pages_in_vram(bench->gpu, mem, SIZE));
+	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, mem, SIZE));
 	EXPECT_EQ(0, child_end(&child));
 	EXPECT_EQ(SIZE / 1024, smaps(getpid(), mem, "Pss"));
 }
@@ -866,16 +866,16 @@ TEST_F(watch, smaps_knows_whose_pages_are_in_vram)
 /* The kernel with DEBUG_VM looks whether somebody is given too much. */
 TEST_F(watch, memory_of_two_processes_goes_to_vram)
 {
-	struct bench *bench = &self->bench;
-	uint8_t *mem = bench->buf.mem;
+	struct rig *rig = &self->rig;
+	uint8_t *mem = rig->buf.mem;
 	struct child child;
 	uint64_t pages;
 
-	ASSERT_EQ(0, gpu_to_ram(bench->gpu, mem, SIZE));
+	ASSERT_EQ(0, gpu_to_ram(rig->gpu, mem, SIZE));
 	ASSERT_EQ(0, child_fork(&child, nothing, NULL));
-	ASSERT_EQ(0, gpu_to_vram(bench->gpu, mem, SIZE, &pages));
+	ASSERT_EQ(0, gpu_to_vram(rig->gpu, mem, SIZE, &pages));
 	EXPECT_EQ(PAGES, pages);
-	EXPECT_EQ(-1, bench_differs(bench));
+	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_EQ(0, child_end(&child));
 }
 
@@ -953,12 +953,12 @@ TEST_F(watch, a_core_dump_has_what_is_in_vram)
 
 TEST(devices_do_not_read_secret_memory)
 {
-	struct bench bench;
+	struct rig rig;
 	uint64_t sum = 0;
 	uint8_t *secret;
 	int fd;
 
-	ASSERT_EQ(0, bench_init(&bench, PAGE, MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, rig_init(&rig, PAGE, MADV_NOHUGEPAGE));
 	fd = syscall(SYS_memfd_secret, O_CLOEXEC);
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, ftruncate(fd, PAGE));
@@ -966,22 +966,22 @@ TEST(devices_do_not_read_secret_memory)
 	ASSERT_NE(MAP_FAILED, secret);
 	memset(secret, 0x5e, PAGE);
 
-	EXPECT_EQ(-EFAULT, gpu_sum(bench.gpu, secret, PAGE, &sum));
+	EXPECT_EQ(-EFAULT, gpu_sum(rig.gpu, secret, PAGE, &sum));
 	EXPECT_EQ(0, sum);
-	EXPECT_EQ(-EFAULT, gpu_fill(bench.gpu, secret, PAGE, 1));
+	EXPECT_EQ(-EFAULT, gpu_fill(rig.gpu, secret, PAGE, 1));
 
-	bench.mr = rdma_reg_odp(&bench.link.far, secret, PAGE);
-	ASSERT_NE(NULL, bench.mr);
-	EXPECT_EQ(-EREMOTEIO, rdma_read(&bench.link.near, bench.ram.mem,
-					bench.ram_mr->lkey, (uintptr_t)secret,
-					bench.mr->rkey, PAGE));
-	EXPECT_EQ(IBV_WC_REM_ACCESS_ERR, rdma_status(&bench.link.near));
-	EXPECT_EQ(-1, buffer_differs(&bench.ram));
+	rig.mr = rdma_reg_odp(&rig.conn.far, secret, PAGE);
+	ASSERT_NE(NULL, rig.mr);
+	EXPECT_EQ(-EREMOTEIO, rdma_read(&rig.conn.near, rig.ram.mem,
+					rig.ram_mr->lkey, (uintptr_t)secret,
+					rig.mr->rkey, PAGE));
+	EXPECT_EQ(IBV_WC_REM_ACCESS_ERR, rdma_status(&rig.conn.near));
+	EXPECT_EQ(-1, buffer_differs(&rig.ram));
 	EXPECT_EQ(0x5e, secret[PAGE / 2]);
 
 	munmap(secret, PAGE);
 	close(fd);
-	EXPECT_EQ(0, bench_fini(&bench));
+	EXPECT_EQ(0, rig_fini(&rig));
 }
 
 /*

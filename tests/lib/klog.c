@@ -7,7 +7,7 @@
 
 #include "klog.h"
 
-int log_open(void)
+int klog_open(void)
 {
 	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 
@@ -16,7 +16,7 @@ int log_open(void)
 	return fd;
 }
 
-bool log_line(int fd, char *line, size_t size)
+bool klog_line(int fd, char *line, size_t size)
 {
 	ssize_t n;
 
@@ -29,19 +29,19 @@ bool log_line(int fd, char *line, size_t size)
 	return true;
 }
 
-bool log_is_fault(const char *line)
+bool klog_is_fault(const char *line)
 {
 	return (strstr(line, "DMAR: ") && strstr(line, "fault")) ||
 	       strstr(line, "dmar_fault");
 }
 
-unsigned int log_faults(int fd)
+unsigned int klog_faults(int fd)
 {
 	unsigned int faults = 0;
 	char line[2048];
 
-	while (log_line(fd, line, sizeof(line))) {
-		if (!log_is_fault(line))
+	while (klog_line(fd, line, sizeof(line))) {
+		if (!klog_is_fault(line))
 			continue;
 		printf("# %s", strchr(line, ';') + 1);
 		faults++;

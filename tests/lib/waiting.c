@@ -17,14 +17,14 @@ int waiting_init(struct waiting *waiting, enum ibv_wr_opcode opcode, uint64_t id
 
 	memset(waiting, 0, sizeof(*waiting));
 	waiting->id = id;
-	err = link_up(&waiting->link);
+	err = conn_up(&waiting->conn);
 	if (!err)
 		err = held_map(&waiting->held, PAGE);
 	if (err)
 		return err;
 
-	waiting->mr = rdma_reg_odp(&waiting->link.far, waiting->held.mem, PAGE);
-	waiting->ram_mr = rdma_reg_odp(&waiting->link.near, &waiting->data, 8);
+	waiting->mr = rdma_reg_odp(&waiting->conn.far, waiting->held.mem, PAGE);
+	waiting->ram_mr = rdma_reg_odp(&waiting->conn.near, &waiting->data, 8);
 	if (!waiting->mr || !waiting->ram_mr)
 		return -EINVAL;
 
@@ -36,7 +36,7 @@ int waiting_init(struct waiting *waiting, enum ibv_wr_opcode opcode, uint64_t id
 		wr.wr.atomic.remote_addr = (uintptr_t)waiting->held.mem;
 		wr.wr.atomic.rkey = waiting->mr->rkey;
 	}
-	err = -ibv_post_send(waiting->link.near.qp, &wr, &bad);
+	err = -ibv_post_send(waiting->conn.near.qp, &wr, &bad);
 	return err ? err : held_wait(&waiting->held, NULL);
 }
 
@@ -47,7 +47,7 @@ int waiting_end(struct waiting *waiting)
 
 	if (held_release(&waiting->held))
 		return -1;
-	while (ibv_poll_cq(waiting->link.near.cq, 1, &wc) != 1)
+	while (ibv_poll_cq(waiting->conn.near.cq, 1, &wc) != 1)
 		if (!tries-- || usleep(10000))
 			return -1;
 	return wc.wr_id == waiting->id ? (int)wc.status : -1;
@@ -58,5 +58,5 @@ void waiting_fini(struct waiting *waiting)
 	ibv_dereg_mr(waiting->mr);
 	ibv_dereg_mr(waiting->ram_mr);
 	held_unmap(&waiting->held);
-	link_down(&waiting->link);
+	conn_down(&waiting->conn);
 }

@@ -5,11 +5,11 @@
 
 #include <stdint.h>
 
+#include "conn.h"
 #include "held.h"
-#include "link.h"
 
 struct waiting {
-	struct link link;
+	struct conn conn;
 	struct held held;
 	struct ibv_mr *mr;
 	struct ibv_mr *ram_mr;

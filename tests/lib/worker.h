@@ -9,10 +9,10 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-struct bench;
+struct rig;
 
 struct worker {
-	struct bench *bench;
+	struct rig *rig;
 	int gpu;
 	int (*round)(struct worker *worker);
 	pthread_t thread;

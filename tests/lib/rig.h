@@ -5,43 +5,43 @@
  * of the near side. Functions return 0 or a negative errno, unless their comment says
  * otherwise.
  */
-#ifndef LIB_BENCH_H
-#define LIB_BENCH_H
+#ifndef LIB_RIG_H
+#define LIB_RIG_H
 
 #include "buffer.h"
-#include "link.h"
+#include "conn.h"
 
-struct bench {
+struct rig {
 	int gpu;
 	uint64_t vram_free;
-	struct link link;
+	struct conn conn;
 	struct buffer buf;
 	struct buffer ram;
 	struct ibv_mr *mr;
 	struct ibv_mr *ram_mr;
 };
 
-int bench_init(struct bench *bench, size_t size, int advice);
+int rig_init(struct rig *rig, size_t size, int advice);
 /* The same, with all of @buf registered and in VRAM, in huge pages if so advised. */
-int bench_init_in_vram(struct bench *bench, size_t size, int advice);
+int rig_init_in_vram(struct rig *rig, size_t size, int advice);
 /* Returns how much VRAM is still in use that was free before. */
-uint64_t bench_fini(struct bench *bench);
+uint64_t rig_fini(struct rig *rig);
 /* Register @buf, or register it again. */
-int bench_register(struct bench *bench);
+int rig_register(struct rig *rig);
 
 /* Transfer a part of @buf to or from the same place of @ram. */
-int bench_read(struct bench *bench, size_t offset, size_t size);
-int bench_write(struct bench *bench, size_t offset, size_t size);
+int rig_read(struct rig *rig, size_t offset, size_t size);
+int rig_write(struct rig *rig, size_t offset, size_t size);
 /* Write a new pattern with RDMA, and update the shadow of @buf. */
-int bench_write_new(struct bench *bench, size_t offset, size_t size);
+int rig_write_new(struct rig *rig, size_t offset, size_t size);
 /*
  * Add to a word with RDMA, and update the shadow. -EILSEQ if the old value was
  * wrong.
  */
-int bench_add(struct bench *bench, size_t offset, uint64_t add);
+int rig_add(struct rig *rig, size_t offset, uint64_t add);
 /* Prefetch pages for the RDMA device, for reading or for writing. */
-int bench_prefetch(struct bench *bench, size_t offset, size_t size, int write);
+int rig_prefetch(struct rig *rig, size_t offset, size_t size, int write);
 /* Read all of @buf with RDMA, and compare with the shadow; -2 if the read failed. */
-ssize_t bench_differs(struct bench *bench);
+ssize_t rig_differs(struct rig *rig);
 
 #endif

@@ -2,39 +2,39 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "link.h"
+#include "conn.h"
 
-static int link_connect(struct link *link)
+static int conn_connect(struct conn *conn)
 {
 	struct rdma_addr near, far;
 	int err;
 
-	rdma_address(&link->near, &near);
-	rdma_address(&link->far, &far);
-	err = rdma_connect(&link->near, &far);
-	return err ? err : rdma_connect(&link->far, &near);
+	rdma_address(&conn->near, &near);
+	rdma_address(&conn->far, &far);
+	err = rdma_connect(&conn->near, &far);
+	return err ? err : rdma_connect(&conn->far, &near);
 }
 
-int link_up(struct link *link)
+int conn_up(struct conn *conn)
 {
 	int err;
 
-	memset(link, 0, sizeof(*link));
-	err = rdma_open(&link->near);
+	memset(conn, 0, sizeof(*conn));
+	err = rdma_open(&conn->near);
 	if (!err)
-		err = rdma_open(&link->far);
+		err = rdma_open(&conn->far);
 	if (!err)
-		err = link_connect(link);
+		err = conn_connect(conn);
 	if (err)
-		link_down(link);
+		conn_down(conn);
 
 	return err;
 }
 
-void link_down(struct link *link)
+void conn_down(struct conn *conn)
 {
-	rdma_close(&link->far);
-	rdma_close(&link->near);
+	rdma_close(&conn->far);
+	rdma_close(&conn->near);
 }
 
 /* rdma_connect() expects a QP in INIT: bring it back there. */
@@ -70,14 +70,14 @@ void qp_wait_for_error(struct ibv_qp *qp, int ms)
 		usleep(1000);
 }
 
-int link_revive(struct link *link)
+int conn_revive(struct conn *conn)
 {
 	int err;
 
-	qp_wait_for_error(link->near.qp, 1000);
-	qp_wait_for_error(link->far.qp, 1000);
-	err = qp_restart(link->near.qp);
+	qp_wait_for_error(conn->near.qp, 1000);
+	qp_wait_for_error(conn->far.qp, 1000);
+	err = qp_restart(conn->near.qp);
 	if (!err)
-		err = qp_restart(link->far.qp);
-	return err ? err : link_connect(link);
+		err = qp_restart(conn->far.qp);
+	return err ? err : conn_connect(conn);
 }
