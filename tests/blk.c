@@ -432,7 +432,7 @@ static int child_sees_its_own(void *arg)
 	return buffer_differs(&self->buf) != -1;
 }
 
-TEST_F(blk, reads_into_memory_that_is_shared_with_a_child)
+TEST_F(blk, cow_when_disk_is_read)
 {
 	struct tally before, after;
 	struct child child;
@@ -450,7 +450,7 @@ TEST_F(blk, reads_into_memory_that_is_shared_with_a_child)
 	EXPECT_EQ(0, child_end(&child));
 }
 
-TEST_F(blk, writes_from_memory_that_is_shared_with_a_child)
+TEST_F(blk, no_cow_when_disk_is_written)
 {
 	struct child child;
 
@@ -469,7 +469,7 @@ static int child_reads_into_its_own(void *arg)
 	return buffer_differs(&self->buf) != -1;
 }
 
-TEST_F(blk, child_reads_into_memory_that_is_shared_with_its_parent)
+TEST_F(blk, cow_when_child_reads_disk)
 {
 	struct child child;
 

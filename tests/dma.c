@@ -521,7 +521,7 @@ static int child_looks(void *arg)
 	return buffer_differs(&self->buf) != -1;
 }
 
-TEST_F(access, page_that_a_child_shares_is_not_written_to)
+TEST_F(access, cow_when_device_writes)
 {
 	uint8_t *buf = self->buf.mem;
 	struct child child;

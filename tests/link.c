@@ -383,7 +383,7 @@ static int child_sees_its_own(void *arg)
 	return buffer_differs(arg) != -1;
 }
 
-TEST_F(link, does_not_write_what_a_child_shares)
+TEST_F(link, cow_when_gpu_writes)
 {
 	struct buffer *buf = &self->buf;
 	struct child child;
@@ -398,7 +398,7 @@ TEST_F(link, does_not_write_what_a_child_shares)
 	EXPECT_EQ(0, child_end(&child));
 }
 
-TEST_F(link, first_seen_after_a_fork_does_not_write_what_a_child_shares)
+TEST_F(link, cow_when_gpu_first_reads_and_writes)
 {
 	struct buffer *buf = &self->buf;
 	struct child child;

@@ -17,9 +17,9 @@
  *   second.
  *
  * Other tests are about DMA in flight, for which invalidation waits; the removal and the
- * reset of a GPU, which have to wait; and processes that end while they wait. removal.c removes
- * GPUs under traffic, iommu.c looks at the addresses that an engine is left with, mm.c
- * and process.c make changes before or after a walk, but not during one.
+ * reset of a GPU, which have to wait; and processes that end while they wait. removal.c
+ * removes GPUs under traffic, iommu.c looks at the addresses that an engine is left with;
+ * mm.c, fork.c and process.c make changes before or after a walk, but not during one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -545,7 +545,7 @@ TEST_F(walk, then_other_memory_is_mapped)
 	EXPECT_LANDS();
 }
 
-TEST_F(walk, then_process_forks)
+TEST_F(walk, then_pages_become_cow)
 {
 	struct race *race = &self->race;
 
@@ -734,7 +734,7 @@ TEST_F(flight, is_over_before_the_pages_are_somebody_elses)
 	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
 }
 
-TEST_F(flight, is_over_before_a_child_shares_them)
+TEST_F(flight, is_over_before_pages_become_cow)
 {
 	struct race *race = &self->race;
 
