@@ -202,26 +202,26 @@ TEST(window_is_filled_first)
 	EXPECT_EQ(0, rig_fini(&rig));
 }
 
-/* Removal */
+/* A GPU that is unbound from its driver */
 
-FIXTURE(removal) {
+FIXTURE(gpu_unbind) {
 	struct rig rig;
 	char pci[32];
 };
 
-FIXTURE_VARIANT(removal) {
+FIXTURE_VARIANT(gpu_unbind) {
 	int advice;
 };
 
-FIXTURE_VARIANT_ADD(removal, pages) {
+FIXTURE_VARIANT_ADD(gpu_unbind, pages) {
 	.advice = MADV_NOHUGEPAGE,
 };
 
-FIXTURE_VARIANT_ADD(removal, huge) {
+FIXTURE_VARIANT_ADD(gpu_unbind, huge) {
 	.advice = MADV_HUGEPAGE,
 };
 
-FIXTURE_SETUP(removal)
+FIXTURE_SETUP(gpu_unbind)
 {
 	ASSERT_EQ(0, vsvm_reload(""));
 	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, variant->advice));
@@ -229,19 +229,19 @@ FIXTURE_SETUP(removal)
 				     sizeof(self->pci)));
 }
 
-FIXTURE_TEARDOWN(removal)
+FIXTURE_TEARDOWN(gpu_unbind)
 {
 	EXPECT_EQ(-1, buffer_differs(&self->rig.buf));
 	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
-static int gpu_unbind(const char *pci)
+static int unbind_gpu(const char *pci)
 {
 	return file_write(DRIVER "unbind", pci);
 }
 
 /* Also open it again, as the first GPU. */
-static int gpu_rebind(struct rig *rig, const char *pci)
+static int rebind_gpu(struct rig *rig, const char *pci)
 {
 	int err;
 
@@ -257,21 +257,21 @@ static int gpu_rebind(struct rig *rig, const char *pci)
 	return 0;
 }
 
-TEST_F(removal, leaves_the_data_in_ram)
+TEST_F(gpu_unbind, leaves_the_data_in_ram)
 {
 	struct rig *rig = &self->rig;
 
 	ASSERT_EQ(0, rig_write_new(rig, PAGE + 1, HUGE_PAGE));
-	ASSERT_EQ(0, gpu_unbind(self->pci));
+	ASSERT_EQ(0, unbind_gpu(self->pci));
 	EXPECT_TRUE(page_is_present(rig->buf.mem));
 	EXPECT_TRUE(page_is_present(rig->buf.mem + SIZE - PAGE));
 	EXPECT_EQ(-1, rig_differs(rig));
 	ASSERT_EQ(0, rig_write_new(rig, PAGE - 1, HUGE_PAGE));
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
-	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
+	ASSERT_EQ(0, rebind_gpu(rig, self->pci));
 }
 
-TEST_F(removal, leaves_files_of_no_device)
+TEST_F(gpu_unbind, leaves_files_of_no_device)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -281,7 +281,7 @@ TEST_F(removal, leaves_files_of_no_device)
 	uint64_t sum;
 	int old;
 
-	ASSERT_EQ(0, gpu_unbind(self->pci));
+	ASSERT_EQ(0, unbind_gpu(self->pci));
 	EXPECT_EQ(-ENODEV, gpu_info(rig->gpu, &info));
 	EXPECT_EQ(-ENODEV, gpu_counters(rig->gpu, &counters));
 	EXPECT_EQ(-ENODEV, gpu_residency(rig->gpu, mem, PAGE, &where));
@@ -290,18 +290,18 @@ TEST_F(removal, leaves_files_of_no_device)
 
 	/* A new device does not make old files work again. */
 	old = dup(rig->gpu);
-	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
+	ASSERT_EQ(0, rebind_gpu(rig, self->pci));
 	EXPECT_EQ(-ENODEV, gpu_to_vram(old, mem, PAGE, NULL));
 	close(old);
 }
 
-TEST_F(removal, is_followed_by_a_new_device)
+TEST_F(gpu_unbind, is_followed_by_a_new_device)
 {
 	struct rig *rig = &self->rig;
 	uint64_t evicted;
 
-	ASSERT_EQ(0, gpu_unbind(self->pci));
-	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
+	ASSERT_EQ(0, unbind_gpu(self->pci));
+	ASSERT_EQ(0, rebind_gpu(rig, self->pci));
 
 	/* The MR is still the old one. */
 	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
@@ -312,7 +312,7 @@ TEST_F(removal, is_followed_by_a_new_device)
 	EXPECT_EQ(evicted, pages_evicted(rig->gpu));
 }
 
-TEST_F(removal, is_none_of_the_other_gpus_business)
+TEST_F(gpu_unbind, leaves_the_other_gpu_alone)
 {
 	struct rig *rig = &self->rig;
 	int other = gpu_open(1);
@@ -322,13 +322,13 @@ TEST_F(removal, is_none_of_the_other_gpus_business)
 	ASSERT_EQ(0, buffer_to_vram(&rig->buf, other, HUGE_PAGE, HUGE_PAGE));
 	evicted = pages_evicted(other);
 
-	ASSERT_EQ(0, gpu_unbind(self->pci));
+	ASSERT_EQ(0, unbind_gpu(self->pci));
 	EXPECT_EQ(-1, rig_differs(rig));
 	ASSERT_EQ(0, rig_write_new(rig, HUGE_PAGE - 3, 7));
 	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_EQ(PAGES / 2, pages_in_vram(other, rig->buf.mem, SIZE));
 	EXPECT_EQ(evicted, pages_evicted(other));
-	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
+	ASSERT_EQ(0, rebind_gpu(rig, self->pci));
 	close(other);
 }
 
@@ -339,18 +339,18 @@ static int child_sees_its_own(void *arg)
 	return buffer_differs(&rig->buf) != -1;
 }
 
-TEST_F(removal, with_memory_of_two_processes)
+TEST_F(gpu_unbind, with_memory_of_two_processes)
 {
 	struct rig *rig = &self->rig;
 	struct child child;
 
 	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, rig));
-	ASSERT_EQ(0, gpu_unbind(self->pci));
+	ASSERT_EQ(0, unbind_gpu(self->pci));
 	ASSERT_EQ(0, rig_write_new(rig, PAGE - 1, HUGE_PAGE));
 	EXPECT_EQ(0, child_do(&child));
 	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_EQ(0, child_end(&child));
-	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
+	ASSERT_EQ(0, rebind_gpu(rig, self->pci));
 }
 
 /* A child inherits memory in VRAM from a process that has exited. */
@@ -382,7 +382,7 @@ leave_heir(struct heir *heir, int advice)
 	_exit(0);
 }
 
-TEST_F(removal, after_the_process_that_migrated_the_memory)
+TEST_F(gpu_unbind, after_the_process_that_migrated_the_memory)
 {
 	struct rig *rig = &self->rig;
 	struct heir *heir;
@@ -400,11 +400,11 @@ TEST_F(removal, after_the_process_that_migrated_the_memory)
 	ASSERT_EQ(0, status);
 	ASSERT_EQ(0, wait_until(&heir->stage, 1));
 
-	ASSERT_EQ(0, gpu_unbind(self->pci));
+	ASSERT_EQ(0, unbind_gpu(self->pci));
 	heir->stage = 2;
 	EXPECT_EQ(0, wait_until(&heir->stage, 3));
 	EXPECT_EQ(-1, heir->differs);
-	ASSERT_EQ(0, gpu_rebind(rig, self->pci));
+	ASSERT_EQ(0, rebind_gpu(rig, self->pci));
 }
 
 /* Another thread is at work while the device goes. */
@@ -450,17 +450,17 @@ static int remove_under(struct rig *rig, const char *pci,
 		return err;
 	while (worker.rounds < 3 && !worker.err)
 		usleep(1000);
-	err = gpu_unbind(pci);
+	err = unbind_gpu(pci);
 	usleep(20000);
 	work_err = worker_stop(&worker);
 	close(worker.gpu);
 
 	if (!err)
-		err = gpu_rebind(rig, pci);
+		err = rebind_gpu(rig, pci);
 	return err ? err : work_err;
 }
 
-TEST_F(removal, under_an_importer)
+TEST_F(gpu_unbind, under_an_importer)
 {
 	struct rig *rig = &self->rig;
 	int i;
@@ -472,20 +472,20 @@ TEST_F(removal, under_an_importer)
 	}
 }
 
-TEST_F(removal, under_gpu_work)
+TEST_F(gpu_unbind, under_gpu_work)
 {
 	EXPECT_EQ(-ENODEV, remove_under(&self->rig, self->pci, gpu_sums_up));
 	EXPECT_EQ(-1, rig_differs(&self->rig));
 }
 
-TEST_F(removal, under_migration)
+TEST_F(gpu_unbind, under_migration)
 {
 	EXPECT_EQ(-ENODEV, remove_under(&self->rig, self->pci, memory_moves));
 	EXPECT_EQ(-1, rig_differs(&self->rig));
 }
 
 /* The memory of the process is freed while the device goes. */
-TEST_F(removal, while_a_process_is_killed)
+TEST_F(gpu_unbind, while_a_process_is_killed)
 {
 	struct rig *rig = &self->rig;
 	volatile int *ready = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
@@ -510,9 +510,9 @@ TEST_F(removal, while_a_process_is_killed)
 		ASSERT_EQ(0, wait_until(ready, 1));
 		EXPECT_EQ(0, kill(pid, SIGKILL));
 		usleep(i * 1000);
-		ASSERT_EQ(0, gpu_unbind(self->pci));
+		ASSERT_EQ(0, unbind_gpu(self->pci));
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		ASSERT_EQ(0, gpu_rebind(rig, self->pci));
+		ASSERT_EQ(0, rebind_gpu(rig, self->pci));
 		ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, SIZE));
 	}
 	EXPECT_EQ(-1, rig_differs(rig));
@@ -525,18 +525,18 @@ static int module_try_unload(void)
 	return syscall(SYS_delete_module, "vsvm", O_NONBLOCK) ? -errno : 0;
 }
 
-TEST_F(removal, not_of_a_module_with_an_open_file)
+TEST_F(gpu_unbind, module_stays_while_a_file_is_open)
 {
 	ASSERT_EQ(0, gpu_to_ram(self->rig.gpu, self->rig.buf.mem, SIZE));
 	EXPECT_EQ(-EAGAIN, module_try_unload());
 }
 
-TEST_F(removal, not_of_a_module_with_a_file_of_no_device)
+TEST_F(gpu_unbind, module_stays_while_a_file_of_no_device_is_open)
 {
 	int old = dup(self->rig.gpu);
 
-	ASSERT_EQ(0, gpu_unbind(self->pci));
-	ASSERT_EQ(0, gpu_rebind(&self->rig, self->pci));
+	ASSERT_EQ(0, unbind_gpu(self->pci));
+	ASSERT_EQ(0, rebind_gpu(&self->rig, self->pci));
 	close(self->rig.gpu);
 	EXPECT_EQ(-EAGAIN, module_try_unload());
 	close(old);
@@ -544,7 +544,7 @@ TEST_F(removal, not_of_a_module_with_a_file_of_no_device)
 	self->rig.gpu = gpu_open(0);
 }
 
-TEST_F(removal, not_of_a_module_with_memory_in_use)
+TEST_F(gpu_unbind, module_stays_while_memory_is_in_use)
 {
 	struct rig *rig = &self->rig;
 
@@ -555,7 +555,7 @@ TEST_F(removal, not_of_a_module_with_memory_in_use)
 	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 }
 
-TEST_F(removal, of_a_module_that_comes_back)
+TEST_F(gpu_unbind, module_comes_back)
 {
 	struct rig *rig = &self->rig;
 	uint64_t evicted;

@@ -674,7 +674,7 @@ TEST_F(link, flaps_while_memory_moves)
 
 /* The GPU at the other end is unbound, and bound again. */
 
-struct user {
+struct reader {
 	pthread_t thread;
 	int gpu;
 	const struct buffer *buf;
@@ -683,14 +683,14 @@ struct user {
 	volatile int err;
 };
 
-static void *use(void *arg)
+static void *reader_main(void *arg)
 {
-	struct user *u = arg;
+	struct reader *r = arg;
 
-	while (!u->stop && !u->err) {
-		if (buffer_differs_on_gpu(u->buf, u->gpu) != -1)
-			u->err = -EILSEQ;
-		u->rounds++;
+	while (!r->stop && !r->err) {
+		if (buffer_differs_on_gpu(r->buf, r->gpu) != -1)
+			r->err = -EILSEQ;
+		r->rounds++;
 	}
 	return NULL;
 }
@@ -698,7 +698,7 @@ static void *use(void *arg)
 TEST_F(link, to_a_gpu_that_goes_is_missed_by_nobody)
 {
 	struct buffer *buf = &self->buf;
-	struct user users[] = {
+	struct reader readers[] = {
 		{ .gpu = self->gpus[0], .buf = buf },
 		{ .gpu = self->gpus[2], .buf = buf },
 	};
@@ -708,23 +708,23 @@ TEST_F(link, to_a_gpu_that_goes_is_missed_by_nobody)
 
 	ASSERT_EQ(0, gpu_pci_address(self->gpus[MIDDLE], pci, sizeof(pci)));
 	for (round = 0; round < 2; round++) {
-		for (i = 0; i < ARRAY_LEN(users); i++) {
-			users[i].stop = false;
-			users[i].rounds = 0;
-			ASSERT_EQ(0, pthread_create(&users[i].thread, NULL, use,
-						    &users[i]));
-			while (!users[i].rounds && !users[i].err)
+		for (i = 0; i < ARRAY_LEN(readers); i++) {
+			readers[i].stop = false;
+			readers[i].rounds = 0;
+			ASSERT_EQ(0, pthread_create(&readers[i].thread, NULL, reader_main,
+						    &readers[i]));
+			while (!readers[i].rounds && !readers[i].err)
 				usleep(1000);
 		}
 		EXPECT_EQ(0, file_write(DRIVER "unbind", pci));
-		for (i = 0; i < ARRAY_LEN(users); i++) {
-			unsigned long rounds = users[i].rounds;
+		for (i = 0; i < ARRAY_LEN(readers); i++) {
+			unsigned long rounds = readers[i].rounds;
 
-			while (users[i].rounds < rounds + 2 && !users[i].err)
+			while (readers[i].rounds < rounds + 2 && !readers[i].err)
 				usleep(1000);
-			users[i].stop = true;
-			pthread_join(users[i].thread, NULL);
-			EXPECT_EQ(0, users[i].err);
+			readers[i].stop = true;
+			pthread_join(readers[i].thread, NULL);
+			EXPECT_EQ(0, readers[i].err);
 		}
 		EXPECT_EQ(0, gpu_links_get(links, sizeof(links)));
 		EXPECT_STREQ(LINE, links);

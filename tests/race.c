@@ -17,7 +17,7 @@
  *   second.
  *
  * Other tests are about DMA in flight, for which invalidation waits; the removal and the
- * reset of a GPU, which have to wait; and processes that end while they wait. removal.c
+ * reset of a GPU, which have to wait; and processes that end while they wait. hotplug.c
  * removes GPUs under traffic, iommu.c looks at the addresses that an engine is left with;
  * mm.c, fork.c and process.c make changes before or after a walk, but not during one.
  */

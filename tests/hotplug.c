@@ -5,6 +5,8 @@
  * RAM, and the work goes on there. When an importer is removed, it fails at once,
  * and no other does. A device that returns works as before. When an exporter is reset,
  * its memory stays where it is, and the work waits.
+ *
+ * These are two suites: tests/run leaves the variants that unplug to the suite unplug.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -619,7 +621,7 @@ static int pages_elsewhere(const struct buffer *buf)
 
 /* Two GPUs that are removed, while each importer works. */
 
-FIXTURE(exporter) {
+FIXTURE(gpu_hotplug) {
 	struct device dev[2];
 	int gpu[2];
 	uint64_t vram_free;
@@ -628,23 +630,23 @@ FIXTURE(exporter) {
 	int log;
 };
 
-FIXTURE_VARIANT(exporter) {
+FIXTURE_VARIANT(gpu_hotplug) {
 	enum way way;
 };
 
-FIXTURE_VARIANT_ADD(exporter, unbind) {
+FIXTURE_VARIANT_ADD(gpu_hotplug, unbind) {
 	.way = UNBIND,
 };
 
-FIXTURE_VARIANT_ADD(exporter, remove) {
+FIXTURE_VARIANT_ADD(gpu_hotplug, remove) {
 	.way = REMOVE,
 };
 
-FIXTURE_VARIANT_ADD(exporter, unplug) {
+FIXTURE_VARIANT_ADD(gpu_hotplug, unplug) {
 	.way = UNPLUG,
 };
 
-FIXTURE_SETUP(exporter)
+FIXTURE_SETUP(gpu_hotplug)
 {
 	int i;
 
@@ -662,7 +664,7 @@ FIXTURE_SETUP(exporter)
 		ASSERT_EQ(0, user_init(&self->user[i], i));
 }
 
-FIXTURE_TEARDOWN(exporter)
+FIXTURE_TEARDOWN(gpu_hotplug)
 {
 	int i;
 
@@ -701,7 +703,7 @@ FIXTURE_TEARDOWN(exporter)
 		EXPECT_EQ(-1, vram_differs(self->dev[0].pci));		\
 } while (0)
 
-TEST_F(exporter, goes_under_traffic_and_comes_back)
+TEST_F(gpu_hotplug, goes_under_traffic_and_comes_back)
 {
 	int i, times;
 
@@ -729,7 +731,7 @@ TEST_F(exporter, goes_under_traffic_and_comes_back)
 	}
 }
 
-TEST_F(exporter, goes_with_the_other_one)
+TEST_F(gpu_hotplug, goes_with_the_other_one)
 {
 	int i;
 
@@ -750,7 +752,7 @@ TEST_F(exporter, goes_with_the_other_one)
 
 /* Importers that are removed, one at a time. The others stay. */
 
-FIXTURE(importer) {
+FIXTURE(importer_hotplug) {
 	struct device dev;
 	int gpu;
 	uint64_t vram_free;
@@ -758,13 +760,13 @@ FIXTURE(importer) {
 	int log;
 };
 
-FIXTURE_VARIANT(importer) {
+FIXTURE_VARIANT(importer_hotplug) {
 	enum importer importer;
 	enum way way;
 };
 
 #define IMPORTER(_name, _importer, _way)				\
-FIXTURE_VARIANT_ADD(importer, _name) {					\
+FIXTURE_VARIANT_ADD(importer_hotplug, _name) {				\
 	.importer = _importer,						\
 	.way = _way,							\
 }
@@ -777,7 +779,7 @@ IMPORTER(nvme_remove, NVME, REMOVE);
 IMPORTER(nvme_unplug, NVME, UNPLUG);
 IMPORTER(rxe_delete, RXE, REMOVE);
 
-FIXTURE_SETUP(importer)
+FIXTURE_SETUP(importer_hotplug)
 {
 	int i;
 
@@ -795,7 +797,7 @@ FIXTURE_SETUP(importer)
 		     pci_find(0x1b36, 0x0010, self->dev.pci));
 }
 
-FIXTURE_TEARDOWN(importer)
+FIXTURE_TEARDOWN(importer_hotplug)
 {
 	int i;
 
@@ -858,7 +860,7 @@ static bool route_comes(const char *pci)
 	return ms < 5000;
 }
 
-TEST_F(importer, goes_under_traffic_and_comes_back)
+TEST_F(importer_hotplug, goes_under_traffic_and_comes_back)
 {
 	struct user *victim = &self->user[variant->importer];
 	int i, times, err;
@@ -922,7 +924,7 @@ TEST_F(importer, goes_under_traffic_and_comes_back)
 
 /* Removal while requests are under way, or sleep. */
 
-FIXTURE(unbind) {
+FIXTURE(busy_unbind) {
 	struct device dev;
 	int gpu;
 	uint64_t vram_free;
@@ -930,7 +932,7 @@ FIXTURE(unbind) {
 	int log;
 };
 
-FIXTURE_SETUP(unbind)
+FIXTURE_SETUP(busy_unbind)
 {
 	self->log = klog_open();
 	self->gpu = gpu_open(0);
@@ -941,7 +943,7 @@ FIXTURE_SETUP(unbind)
 	ASSERT_EQ(0, watch_init(&self->watch, self->dev.pci));
 }
 
-FIXTURE_TEARDOWN(unbind)
+FIXTURE_TEARDOWN(busy_unbind)
 {
 	EXPECT_EQ(0, bring_back(&self->dev, UNBIND));
 	EXPECT_EQ(0, gpu_reopen(&self->gpu, 0, &self->dev));
@@ -997,7 +999,7 @@ static int edu_fills_page(struct user *user)
 			user->rig.ram.mem + PAGE / 2, PAGE);
 }
 
-TEST_F(unbind, waits_for_a_transfer_of_edu)
+TEST_F(busy_unbind, waits_for_a_transfer_of_edu)
 {
 	struct request copy;
 	struct user user;
@@ -1037,7 +1039,7 @@ static int disk_fills_chunk(struct user *user)
 	return disk_io(user, user->rig.buf.mem, 0, CHUNK, false);
 }
 
-TEST_F(unbind, waits_for_a_transfer_of_the_disk)
+TEST_F(busy_unbind, waits_for_a_transfer_of_the_disk)
 {
 	struct request request;
 	struct user user;
@@ -1080,7 +1082,7 @@ static int rxe_fills_two_pages(struct user *user)
 	return rig_write(&user->rig, 0, 2 * PAGE);
 }
 
-TEST_F(unbind, while_page_faults_sleep)
+TEST_F(busy_unbind, while_page_faults_sleep)
 {
 	int (* const fns[])(struct user *user) = {
 		edu_fills_two_pages, rxe_fills_two_pages
@@ -1129,7 +1131,7 @@ static int gpu_sums_page(struct user *user)
 }
 
 /* A fault may sleep for as long as the daemon of a file system likes. */
-TEST_F(unbind, while_a_page_fault_of_the_gpu_sleeps)
+TEST_F(busy_unbind, while_a_page_fault_of_the_gpu_sleeps)
 {
 	struct user user = { .dev = self->gpu };
 	struct request request;
@@ -1152,7 +1154,7 @@ TEST_F(unbind, while_a_page_fault_of_the_gpu_sleeps)
 	held_unmap(&held);
 }
 
-TEST_F(unbind, leaves_nothing_in_vram)
+TEST_F(busy_unbind, leaves_nothing_in_vram)
 {
 	struct buffer buf;
 	size_t i, size;
@@ -1176,22 +1178,22 @@ TEST_F(unbind, leaves_nothing_in_vram)
  * process may take that for the contents of its memory.
  */
 
-FIXTURE(pulled) {
+FIXTURE(gpu_pulled) {
 	struct device dev;
 	int gpu;
 	uint64_t vram_free;
 	struct rig rig;
 };
 
-FIXTURE_VARIANT(pulled) {
+FIXTURE_VARIANT(gpu_pulled) {
 	int advice;
 };
 
-FIXTURE_VARIANT_ADD(pulled, pages) {
+FIXTURE_VARIANT_ADD(gpu_pulled, pages) {
 	.advice = MADV_NOHUGEPAGE,
 };
 
-FIXTURE_VARIANT_ADD(pulled, huge) {
+FIXTURE_VARIANT_ADD(gpu_pulled, huge) {
 	.advice = MADV_HUGEPAGE,
 };
 
@@ -1234,7 +1236,7 @@ static int is_lost(uint8_t *mem)
 	return err == -EPIPE ? 0 : -EILSEQ;
 }
 
-FIXTURE_SETUP(pulled)
+FIXTURE_SETUP(gpu_pulled)
 {
 	self->dev.part = &gpus[0];
 	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, variant->advice));
@@ -1243,7 +1245,7 @@ FIXTURE_SETUP(pulled)
 	ASSERT_EQ(0, pull(self->dev.pci));
 }
 
-FIXTURE_TEARDOWN(pulled)
+FIXTURE_TEARDOWN(gpu_pulled)
 {
 	EXPECT_EQ(0, bring_back(&self->dev, UNBIND));
 	EXPECT_EQ(0, gpu_reopen(&self->rig.gpu, 0, &self->dev));
@@ -1256,7 +1258,7 @@ FIXTURE_TEARDOWN(pulled)
 	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
 }
 
-TEST_F(pulled, is_told_to_who_uses_it)
+TEST_F(gpu_pulled, is_told_to_who_uses_it)
 {
 	struct buffer *buf = &self->rig.buf;
 	uint64_t sum;
@@ -1268,7 +1270,7 @@ TEST_F(pulled, is_told_to_who_uses_it)
 	ASSERT_EQ(0, take_away(&self->dev, 1, UNBIND, false));
 }
 
-TEST_F(pulled, is_told_to_who_comes_later)
+TEST_F(gpu_pulled, is_told_to_who_comes_later)
 {
 	struct rig *rig = &self->rig;
 	struct buffer *buf = &rig->buf;
@@ -1335,7 +1337,7 @@ static int member_main(void *arg)
 	return err;
 }
 
-TEST_F(unbind, of_memory_of_several_processes)
+TEST_F(busy_unbind, of_memory_of_several_processes)
 {
 	struct member member[NR_IMPORTERS];
 	struct child child[NR_IMPORTERS];
@@ -1375,7 +1377,7 @@ TEST_F(unbind, of_memory_of_several_processes)
 
 /* Two GPUs that are reset. Their driver stays, and VRAM keeps its contents. */
 
-FIXTURE(reset) {
+FIXTURE(gpu_reset) {
 	char pci[2][PCI_ADDR_LEN];
 	int gpu[2];
 	uint64_t vram_free[2];
@@ -1383,7 +1385,7 @@ FIXTURE(reset) {
 	int log;
 };
 
-FIXTURE_SETUP(reset)
+FIXTURE_SETUP(gpu_reset)
 {
 	int i;
 
@@ -1398,7 +1400,7 @@ FIXTURE_SETUP(reset)
 	}
 }
 
-FIXTURE_TEARDOWN(reset)
+FIXTURE_TEARDOWN(gpu_reset)
 {
 	int i;
 
@@ -1430,7 +1432,7 @@ FIXTURE_TEARDOWN(reset)
 	}								\
 } while (0)
 
-TEST_F(reset, leaves_memory_in_vram)
+TEST_F(gpu_reset, leaves_memory_in_vram)
 {
 	uint64_t evicted = pages_evicted(self->gpu[0]);
 	int i, times;
@@ -1468,7 +1470,7 @@ static int other_gpu_reads(struct worker *worker)
 	return buffer_differs_on_gpu(&worker->rig->buf, worker->gpu) == -1 ? 0 : -EILSEQ;
 }
 
-TEST_F(reset, again_and_again_under_traffic)
+TEST_F(gpu_reset, again_and_again_under_traffic)
 {
 	struct rig rig = {};
 	struct worker reader = { .rig = &rig, .gpu = self->gpu[1] };
@@ -1579,7 +1581,7 @@ FIXTURE_TEARDOWN(route)
 	close(self->gpu);
 }
 
-TEST_F(route, is_found_anew_for_a_device_that_comes_back)
+TEST_F(route, is_looked_up_again_for_a_device_that_comes_back)
 {
 	static const bool redirected[] = { true, false, true };
 	struct buffer *buf = &self->user.rig.buf, *ram = &self->user.rig.ram;
