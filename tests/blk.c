@@ -509,7 +509,7 @@ static int transfer_all(FIXTURE_DATA(blk) *self, uint32_t flags, size_t at,
 	return 0;
 }
 
-TEST_F(blk, memory_moves_meanwhile)
+TEST_F(blk, memory_migrates_during_requests)
 {
 	struct rig rig = { .buf = self->buf };
 	struct worker worker = { .rig = &rig, .gpu = self->gpu[0] };
@@ -547,7 +547,7 @@ static void __attribute__((noreturn)) run_until_killed(volatile int *ready)
 	_exit(3);
 }
 
-TEST_F(blk, process_is_killed_meanwhile)
+TEST_F(blk, process_is_killed_during_a_request)
 {
 	volatile int *ready = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);

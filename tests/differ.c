@@ -335,7 +335,7 @@ static int step(struct run *run, const struct op *op, struct result *result)
 			err = tell(run, !op->who, FINISH);
 	}
 	if (!err && stage->result.status && stage->result.err == -EREMOTEIO)
-		err = tell_both(run, SETTLE) ?: tell_both(run, CONNECT);
+		err = tell_both(run, WAIT_FOR_ERROR) ?: tell_both(run, CONNECT);
 	*result = stage->result;
 	if (err)
 		result->wrong = err == -ETIMEDOUT ? "it hangs" : err == -ECHILD ? "a process died" :

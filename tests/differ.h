@@ -95,7 +95,7 @@ static inline size_t region_size(enum region region)
 void differ_print(const struct op *op, const struct result *result);
 
 /* Commands to a process; OPERATE has it do its operation. */
-enum tell { PREPARE = 'a', OPERATE, FINISH, SETTLE, CONNECT, SPAWN, QUIT };
+enum tell { PREPARE = 'a', OPERATE, FINISH, WAIT_FOR_ERROR, CONNECT, SPAWN, QUIT };
 
 /* The first process, which forks the second one. Neither of them returns. */
 void differ_host(int (*pipes)[4]) __attribute__((noreturn));

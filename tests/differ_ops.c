@@ -937,7 +937,7 @@ static int do_tell(enum tell what)
 		return 0;
 	case FINISH:
 		return wrote(host.me, op->at, op->size, rdma_wait(&host.far));
-	case SETTLE:
+	case WAIT_FOR_ERROR:
 		qp_wait_for_error(op->who == host.me ? host.near.qp : host.far.qp, 50);
 		return 0;
 	case CONNECT:

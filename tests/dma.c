@@ -197,7 +197,7 @@ static int move_away(struct worker *worker)
 	return err == -EOPNOTSUPP && dma_bounces() ? 0 : err;
 }
 
-TEST_F(dma, memory_moves_meanwhile)
+TEST_F(dma, memory_migrates_during_a_copy)
 {
 	struct rig rig = { .buf = self->a };
 	struct worker worker = { .rig = &rig, .gpu = self->gpu[0] };
@@ -502,7 +502,7 @@ TEST_F(access, protection_keys_bind_the_device)
 }
 
 /* Not even by one copy that both reads a read-only page and writes to it. */
-TEST_F(access, page_that_was_read_is_not_written_to)
+TEST_F(access, mprotect_read_only_page_is_not_written_to)
 {
 	uint8_t *buf = self->buf.mem;
 

@@ -453,7 +453,7 @@ static void user_fini(struct user *user)
 }
 
 /* Give known contents to the part that may be half written. */
-static void user_settle(struct user *user)
+static void user_rewrite(struct user *user)
 {
 	if (user->torn_size)
 		buffer_write(&user->rig.buf, user->torn, user->torn_size);
@@ -909,7 +909,7 @@ TEST_F(importer_hotplug, goes_under_traffic_and_comes_back)
 		/* The GPU is not affected. */
 		if (reachable())
 			EXPECT_EQ(evicted, pages_evicted(self->gpu));
-		user_settle(victim);
+		user_rewrite(victim);
 		for (i = 0; i < NR_IMPORTERS; i++)
 			EXPECT_EQ(-1, buffer_differs_on_gpu(&self->user[i].rig.buf,
 							    self->gpu));

@@ -107,7 +107,7 @@ TEST_F(mm, swapped_out_memory_goes_to_vram)
 	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, mem, SIZE));
 }
 
-TEST_F(mm, advice_loses_nothing)
+TEST_F(mm, madvise_loses_nothing)
 {
 	static const int advices[] = {
 		MADV_COLD, MADV_PAGEOUT, MADV_WILLNEED, MADV_NOHUGEPAGE,
@@ -130,7 +130,7 @@ TEST_F(mm, advice_loses_nothing)
 
 /* Permissions */
 
-TEST_F(mm, read_only_memory_is_read_in_place)
+TEST_F(mm, mprotect_read_only_memory_is_read_in_place)
 {
 	struct rig *rig = &self->rig;
 
@@ -142,7 +142,7 @@ TEST_F(mm, read_only_memory_is_read_in_place)
 	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 }
 
-TEST_F(mm, read_only_memory_is_not_written)
+TEST_F(mm, mprotect_read_only_memory_is_not_written)
 {
 	struct rig *rig = &self->rig;
 
@@ -160,7 +160,7 @@ TEST_F(mm, read_only_memory_is_not_written)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(mm, writable_again_memory_is_written)
+TEST_F(mm, mprotect_writable_again_memory_is_written)
 {
 	struct rig *rig = &self->rig;
 	uint64_t readonly;
@@ -177,7 +177,7 @@ TEST_F(mm, writable_again_memory_is_written)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(mm, inaccessible_memory_is_out_of_reach)
+TEST_F(mm, mprotect_none_is_out_of_reach)
 {
 	struct rig *rig = &self->rig;
 
@@ -191,7 +191,7 @@ TEST_F(mm, inaccessible_memory_is_out_of_reach)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(mm, one_read_only_page_between_others)
+TEST_F(mm, mprotect_of_one_page_between_others)
 {
 	struct rig *rig = &self->rig;
 
@@ -207,7 +207,7 @@ TEST_F(mm, one_read_only_page_between_others)
 
 /* Mappings that change */
 
-TEST_F(mm, unmapped_memory_is_out_of_reach)
+TEST_F(mm, munmap_takes_memory_out_of_reach)
 {
 	struct rig *rig = &self->rig;
 
@@ -220,7 +220,7 @@ TEST_F(mm, unmapped_memory_is_out_of_reach)
 	EXPECT_REFUSED(rig_write(rig, MIDDLE, PAGE));
 }
 
-TEST_F(mm, one_unmapped_page_between_others)
+TEST_F(mm, munmap_of_one_page_between_others)
 {
 	struct rig *rig = &self->rig;
 
@@ -256,7 +256,7 @@ TEST_F(mm, atomic_after_a_read_that_fails_half_way)
 			      rig->buf.shadow + MIDDLE + PAGE, PAGE));
 }
 
-TEST_F(mm, new_memory_at_the_same_place)
+TEST_F(mm, mmap_of_new_memory_at_the_same_place)
 {
 	struct rig *rig = &self->rig;
 
@@ -275,7 +275,7 @@ TEST_F(mm, new_memory_at_the_same_place)
 	EXPECT_EQ(-1, rig_differs(rig));
 }
 
-TEST_F(mm, dropped_memory_is_zero)
+TEST_F(mm, madv_dontneed_leaves_zeroes)
 {
 	struct rig *rig = &self->rig;
 
@@ -288,7 +288,7 @@ TEST_F(mm, dropped_memory_is_zero)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(mm, one_dropped_page_between_others)
+TEST_F(mm, madv_dontneed_of_one_page_between_others)
 {
 	struct rig *rig = &self->rig;
 
@@ -349,7 +349,7 @@ TEST_F(mm, file_between_memory_in_vram)
 	close(fd);
 }
 
-TEST_F(mm, memory_moved_away)
+TEST_F(mm, mremap_moves_memory_away)
 {
 	struct rig *rig = &self->rig;
 	struct buffer to;
@@ -375,7 +375,7 @@ TEST_F(mm, memory_moved_away)
 	buffer_unmap(&to);
 }
 
-TEST_F(mm, one_page_moved_away)
+TEST_F(mm, mremap_moves_one_page_away)
 {
 	struct rig *rig = &self->rig;
 	struct buffer to;
@@ -397,7 +397,7 @@ TEST_F(mm, one_page_moved_away)
 	buffer_unmap(&to);
 }
 
-TEST_F(mm, other_memory_moved_into_its_place)
+TEST_F(mm, mremap_moves_other_memory_into_its_place)
 {
 	struct rig *rig = &self->rig;
 	struct buffer other;
@@ -430,7 +430,7 @@ static int change_protection(struct worker *worker)
 	       mprotect(mem, SIZE, PROT_READ | PROT_WRITE) ? -errno : 0;
 }
 
-TEST_F(mm, reads_while_protection_changes)
+TEST_F(mm, mprotect_while_importer_reads)
 {
 	struct rig *rig = &self->rig;
 	struct worker worker = { .rig = rig };

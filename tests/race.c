@@ -81,10 +81,10 @@ struct transfer {
 struct race;
 
 /* A thread that does one thing, and stays: if it exited, its child would be killed. */
-struct actor {
+struct racer {
 	struct race *race;
 	const struct transfer *transfer;
-	int (*act)(struct actor *actor);
+	int (*act)(struct racer *racer);
 	int cpu;
 	int priority;
 	pthread_t thread;
@@ -103,9 +103,9 @@ struct race {
 	int blk;
 	int disk;
 	volatile uint8_t *regs;
-	struct actor importer;
-	struct actor staller;
-	struct actor changer;
+	struct racer importer;
+	struct racer staller;
+	struct racer changer;
 	int (*change)(struct race *race);
 	long slept;		/* how often the changer slept during its change */
 	bool dma_goes_on;	/* after the change */
@@ -114,56 +114,56 @@ struct race {
 	volatile bool *disk_sleeps;
 };
 
-static void *actor_main(void *arg)
+static void *racer_main(void *arg)
 {
-	struct actor *actor = arg;
-	struct sched_param param = { .sched_priority = actor->priority };
+	struct racer *racer = arg;
+	struct sched_param param = { .sched_priority = racer->priority };
 	cpu_set_t cpu;
 
 	CPU_ZERO(&cpu);
-	CPU_SET(actor->cpu, &cpu);
+	CPU_SET(racer->cpu, &cpu);
 	if (sched_setaffinity(0, sizeof(cpu), &cpu) ||
-	    (actor->priority &&
+	    (racer->priority &&
 	     sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param)))
-		actor->err = -errno;
-	actor->tid = syscall(SYS_gettid);
-	if (!actor->err)
-		actor->err = actor->act(actor);
-	actor->done = true;
+		racer->err = -errno;
+	racer->tid = syscall(SYS_gettid);
+	if (!racer->err)
+		racer->err = racer->act(racer);
+	racer->done = true;
 
-	while (!actor->leave)
+	while (!racer->leave)
 		usleep(5000);
 	return NULL;
 }
 
-static int actor_start(struct actor *actor, struct race *race,
-		       int (*act)(struct actor *actor), int cpu, int priority)
+static int racer_start(struct racer *racer, struct race *race,
+		       int (*act)(struct racer *racer), int cpu, int priority)
 {
-	memset(actor, 0, sizeof(*actor));
-	actor->race = race;
-	actor->transfer = race->transfer;
-	actor->act = act;
-	actor->cpu = cpu;
-	actor->priority = priority;
-	actor->started = !pthread_create(&actor->thread, NULL, actor_main, actor);
-	return actor->started ? 0 : -EAGAIN;
+	memset(racer, 0, sizeof(*racer));
+	racer->race = race;
+	racer->transfer = race->transfer;
+	racer->act = act;
+	racer->cpu = cpu;
+	racer->priority = priority;
+	racer->started = !pthread_create(&racer->thread, NULL, racer_main, racer);
+	return racer->started ? 0 : -EAGAIN;
 }
 
-static int actor_wait(struct actor *actor)
+static int racer_wait(struct racer *racer)
 {
 	double end = now() + PROMPT;
 
-	while (!actor->done && now() < end)
+	while (!racer->done && now() < end)
 		usleep(2000);
-	return actor->done ? actor->err : -ETIMEDOUT;
+	return racer->done ? racer->err : -ETIMEDOUT;
 }
 
-static void actor_end(struct actor *actor)
+static void racer_end(struct racer *racer)
 {
-	actor->leave = true;
-	if (actor->started)
-		pthread_join(actor->thread, NULL);
-	actor->started = false;
+	racer->leave = true;
+	if (racer->started)
+		pthread_join(racer->thread, NULL);
+	racer->started = false;
 }
 
 /* The innermost frame. The kernel does not list the scheduler and locks. */
@@ -215,18 +215,18 @@ static bool wait_for_threads(pid_t pid, const char *function, unsigned int n)
 	return true;
 }
 
-static int wait_until_in(struct actor *actor, const char *function)
+static int wait_until_in(struct racer *racer, const char *function)
 {
 	double end = now() + PROMPT;
 	char thread[64];
 
-	while (now() < end && !actor->done) {
-		snprintf(thread, sizeof(thread), "/proc/self/task/%d", actor->tid);
+	while (now() < end && !racer->done) {
+		snprintf(thread, sizeof(thread), "/proc/self/task/%d", racer->tid);
 		if (thread_is_in(thread, function))
 			return 0;
 		usleep(2000);
 	}
-	printf("# never seen in %s: %d\n", function, actor->err);
+	printf("# never seen in %s: %d\n", function, racer->err);
 	return -ETIMEDOUT;
 }
 
@@ -291,9 +291,9 @@ static void race_fini(struct race *race)
 		child_end(&race->child);
 	if (race->releaser.pid)
 		child_end(&race->releaser);
-	actor_end(&race->importer);
-	actor_end(&race->staller);
-	actor_end(&race->changer);
+	racer_end(&race->importer);
+	racer_end(&race->staller);
+	racer_end(&race->changer);
 	close(race->edu);
 	close(race->blk);
 	close(race->disk);
@@ -302,10 +302,10 @@ static void race_fini(struct race *race)
 
 /* The importer's transfers. */
 
-static int import(struct actor *actor)
+static int import(struct racer *racer)
 {
-	const struct transfer *transfer = actor->transfer;
-	struct race *race = actor->race;
+	const struct transfer *transfer = racer->transfer;
+	struct race *race = racer->race;
 	size_t at = transfer->start, size = transfer->end - at;
 	struct rig *rig = &race->rig;
 	uint8_t *mem = rig->buf.mem + at;
@@ -322,7 +322,7 @@ static int import(struct actor *actor)
 }
 
 /* Let the shadow follow a part of it. A prefetch has moved no data: write some now. */
-static int landed(struct race *race, size_t from, size_t to)
+static int update_shadow(struct race *race, size_t from, size_t to)
 {
 	struct rig *rig = &race->rig;
 
@@ -369,9 +369,9 @@ static int forks(struct race *race)
 	return child_fork(&race->child, child_looks, race);
 }
 
-static int change(struct actor *actor)
+static int change(struct racer *racer)
 {
-	struct race *race = actor->race;
+	struct race *race = racer->race;
 	int err;
 
 	race->slept = -times_slept();
@@ -427,7 +427,7 @@ static int walk_begin(FIXTURE_DATA(walk) *self, const struct transfer *transfer)
 	if (!err)
 		err = buffer_to_vram(&race->stall, rig->gpu, 0, PAGE);
 	if (!err)
-		err = landed(race, transfer->start, transfer->mark);
+		err = update_shadow(race, transfer->start, transfer->mark);
 	self->swapped = transfer->ahead ? rig->ram.mem + PAGE :
 					  rig->buf.mem + LAST;
 	return err ? err : page_swap_out(self->swapped);
@@ -449,18 +449,18 @@ FIXTURE_TEARDOWN(walk)
 	EXPECT_EQ(0, walk_end(self));
 }
 
-static int stall(struct actor *actor)
+static int stall(struct racer *racer)
 {
-	struct race *race = actor->race;
+	struct race *race = racer->race;
 
 	return disk_transfer(race->blk, race->disk, race->stall.mem, 0, PAGE, false);
 }
 
-static int stall_and_change(struct actor *actor)
+static int stall_and_change(struct racer *racer)
 {
-	if (mprotect(actor->race->stall.mem, PAGE, PROT_READ))
+	if (mprotect(racer->race->stall.mem, PAGE, PROT_READ))
 		return -errno;
-	return change(actor);
+	return change(racer);
 }
 
 /*
@@ -474,17 +474,17 @@ static int hit(struct race *race, int (*change)(struct race *race))
 	race->change = change;
 	err = swap_sleep(true);
 	if (!err)
-		err = actor_start(&race->importer, race, import, 0, 0);
+		err = racer_start(&race->importer, race, import, 0, 0);
 	if (!err)
 		err = wait_until_in(&race->importer, "do_swap_page");
 	if (!err)
 		err = disk_sleep(race, true);
 	if (!err)
-		err = actor_start(&race->staller, race, stall, 1, 0);
+		err = racer_start(&race->staller, race, stall, 1, 0);
 	if (!err)
 		err = wait_until_in(&race->staller, "submit_bio_wait");
 	if (!err)
-		err = actor_start(&race->changer, race, stall_and_change, 0, 1);
+		err = racer_start(&race->changer, race, stall_and_change, 0, 1);
 	if (!err)
 		err = wait_until_in(&race->changer, "job_invalidate");
 
@@ -493,10 +493,10 @@ static int hit(struct race *race, int (*change)(struct race *race))
 		err = wait_until_in(&race->importer, AT "hmm_range_fault_unlocked_timeout");
 	err2 = disk_sleep(race, false) ?: err2;
 	if (!err)
-		err = actor_wait(&race->staller);
+		err = racer_wait(&race->staller);
 	if (!err)
-		err = actor_wait(&race->changer);
-	actor_wait(&race->importer);
+		err = racer_wait(&race->changer);
+	racer_wait(&race->importer);
 
 	/* It should have slept once, for the mmap lock, not the importer's lock. */
 	if (!err && race->slept != 1) {
@@ -518,10 +518,10 @@ static int hit(struct race *race, int (*change)(struct race *race))
 } while (0)
 
 /* The transfer goes on where the memory is now. */
-#define EXPECT_LANDS() do {						\
+#define EXPECT_DATA_ARRIVES() do {					\
 	EXPECT_EQ(0, race->importer.err);				\
-	EXPECT_EQ(0, landed(race, variant->transfer.mark,		\
-			    variant->transfer.end));			\
+	EXPECT_EQ(0, update_shadow(race, variant->transfer.mark,	\
+				   variant->transfer.end));		\
 	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));			\
 } while (0)
 
@@ -533,16 +533,16 @@ TEST_F(walk, then_memory_migrates)
 		SKIP(return, "the page is in RAM");
 	ASSERT_HIT(migrate);
 	EXPECT_EQ(0, pages_in_vram(race->rig.gpu, race->rig.buf.mem, SIZE));
-	EXPECT_LANDS();
+	EXPECT_DATA_ARRIVES();
 }
 
-TEST_F(walk, then_other_memory_is_mapped)
+TEST_F(walk, then_mmap_replaces_it)
 {
 	struct race *race = &self->race;
 
 	ASSERT_HIT(remap);
 	memset(race->rig.buf.shadow, 0, SIZE);
-	EXPECT_LANDS();
+	EXPECT_DATA_ARRIVES();
 }
 
 TEST_F(walk, then_pages_become_cow)
@@ -550,11 +550,11 @@ TEST_F(walk, then_pages_become_cow)
 	struct race *race = &self->race;
 
 	ASSERT_HIT(forks);
-	EXPECT_LANDS();
+	EXPECT_DATA_ARRIVES();
 	EXPECT_EQ(0, child_do(&race->child));
 }
 
-TEST_F(walk, then_memory_is_read_only)
+TEST_F(walk, then_mprotect_makes_it_read_only)
 {
 	struct race *race = &self->race;
 
@@ -651,17 +651,17 @@ FIXTURE_TEARDOWN(flight)
 }
 
 /* edu's DMA takes 100 ms: do not miss it. */
-static int change_in_flight(struct actor *actor)
+static int change_in_flight(struct racer *racer)
 {
-	struct race *race = actor->race;
+	struct race *race = racer->race;
 
 	while (race->transfer->importer == EDU && !edu_writes(race->regs))
 		if (race->importer.done)
 			return -EAGAIN;
-	return change(actor);
+	return change(racer);
 }
 
-static int fly(struct race *race, int (*change)(struct race *race))
+static int run_with_dma_in_flight(struct race *race, int (*change)(struct race *race))
 {
 	bool disk = race->transfer->importer == DISK;
 	int err = 0;
@@ -670,19 +670,19 @@ static int fly(struct race *race, int (*change)(struct race *race))
 	if (disk)
 		err = disk_sleep(race, true);
 	if (!err)
-		err = actor_start(&race->importer, race, import, 1, 0);
+		err = racer_start(&race->importer, race, import, 1, 0);
 	if (!err && disk)
 		err = wait_until_in(&race->importer, "submit_bio_wait");
 	if (!err && disk)
 		err = child_start(&race->releaser);
 	if (!err)
-		err = actor_start(&race->changer, race, change_in_flight, 0, 1);
+		err = racer_start(&race->changer, race, change_in_flight, 0, 1);
 	if (!err && disk)
 		err = child_result(&race->releaser);
 	if (!err)
-		err = actor_wait(&race->importer);
+		err = racer_wait(&race->importer);
 	if (!err)
-		err = actor_wait(&race->changer);
+		err = racer_wait(&race->changer);
 	return err;
 }
 
@@ -697,9 +697,9 @@ TEST_F(flight, is_over_before_memory_migrates)
 
 	if (!reachable())
 		SKIP(return, "the memory has migrated before");
-	ASSERT_EQ(0, fly(race, migrate));
+	ASSERT_EQ(0, run_with_dma_in_flight(race, migrate));
 	EXPECT_WAITS();
-	EXPECT_EQ(0, landed(race, 0, variant->transfer.end));
+	EXPECT_EQ(0, update_shadow(race, 0, variant->transfer.end));
 	EXPECT_EQ(0, pages_in_vram(race->rig.gpu, race->rig.buf.mem, SIZE));
 	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
 }
@@ -717,18 +717,18 @@ TEST_F(flight, is_over_before_the_gpu_is_reset)
 
 	if (!reachable())
 		SKIP(return, "the memory has migrated before");
-	ASSERT_EQ(0, fly(race, reset));
+	ASSERT_EQ(0, run_with_dma_in_flight(race, reset));
 	EXPECT_WAITS();
-	EXPECT_EQ(0, landed(race, 0, variant->transfer.end));
+	EXPECT_EQ(0, update_shadow(race, 0, variant->transfer.end));
 	EXPECT_EQ(PAGES, pages_in_vram(race->rig.gpu, race->rig.buf.mem, SIZE));
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&race->rig.buf, race->rig.gpu));
 }
 
-TEST_F(flight, is_over_before_the_pages_are_somebody_elses)
+TEST_F(flight, is_over_before_mmap_frees_the_pages)
 {
 	struct race *race = &self->race;
 
-	ASSERT_EQ(0, fly(race, remap));
+	ASSERT_EQ(0, run_with_dma_in_flight(race, remap));
 	EXPECT_WAITS();
 	memset(race->rig.buf.shadow, 0, SIZE);
 	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
@@ -739,8 +739,8 @@ TEST_F(flight, is_over_before_pages_become_cow)
 	struct race *race = &self->race;
 
 	/* Before the fork: the child compares with this shadow, too. */
-	EXPECT_EQ(0, landed(race, 0, variant->transfer.end));
-	ASSERT_EQ(0, fly(race, forks));
+	EXPECT_EQ(0, update_shadow(race, 0, variant->transfer.end));
+	ASSERT_EQ(0, run_with_dma_in_flight(race, forks));
 	EXPECT_WAITS();
 	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
 	EXPECT_EQ(0, child_do(&race->child));
@@ -771,18 +771,18 @@ TEST(transfer_holds_up_who_changes_its_page_and_nobody_else)
 
 	/* The transfer takes 100 ms, which a busy machine may miss. */
 	for (tries = 0; tries < 50 && !goes_on; tries++) {
-		ASSERT_EQ(0, actor_start(&race.importer, &race, import, 1, 0));
+		ASSERT_EQ(0, racer_start(&race.importer, &race, import, 1, 0));
 		while (!edu_writes(race.regs) && !race.importer.done)
 			;
 		addr = edu_read(race.regs, EDU_DMA_DST);
 		ASSERT_EQ(0, touch_mapping(rig->buf.mem + PAGE));
 		goes_on = edu_writes(race.regs) &&
 			  edu_read(race.regs, EDU_DMA_DST) == addr;
-		EXPECT_EQ(0, actor_wait(&race.importer));
-		actor_end(&race.importer);
+		EXPECT_EQ(0, racer_wait(&race.importer));
+		racer_end(&race.importer);
 	}
 	EXPECT_TRUE(goes_on);
-	EXPECT_EQ(0, landed(&race, 0, 2 * PAGE));
+	EXPECT_EQ(0, update_shadow(&race, 0, 2 * PAGE));
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 	race_fini(&race);
 	EXPECT_EQ(0, rig_fini(rig));
@@ -813,7 +813,7 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 	ASSERT_EQ(0, rig_register(rig));
 
 	EXPECT_EQ(0, disk_sleep(&race, true));
-	EXPECT_EQ(0, actor_start(&race.staller, &race, stall, 1, 0));
+	EXPECT_EQ(0, racer_start(&race.staller, &race, stall, 1, 0));
 	EXPECT_EQ(0, wait_until_in(&race.staller, "submit_bio_wait"));
 	ASSERT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/vsvm/unbind",
 				   pci));
@@ -825,7 +825,7 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 		EXPECT_TRUE(page_is_elsewhere(rig->buf.mem + i * PAGE));
 
 	EXPECT_EQ(0, disk_sleep(&race, false));
-	EXPECT_EQ(0, actor_wait(&race.staller));
+	EXPECT_EQ(0, racer_wait(&race.staller));
 	EXPECT_EQ(0, command_wait(pid, PROMPT));
 	EXPECT_FALSE(file_says(WINDOWS, pci));
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
@@ -946,7 +946,7 @@ FIXTURE_TEARDOWN(alone)
 static FIXTURE_DATA(alone) *alone;
 
 /* Reclaim until a page has gone. */
-static int reclaim(struct actor *actor __attribute__((unused)))
+static int reclaim(struct racer *racer __attribute__((unused)))
 {
 	int tries;
 
@@ -958,9 +958,9 @@ static int reclaim(struct actor *actor __attribute__((unused)))
 	return -EAGAIN;
 }
 
-static int fill_page_in_vram(struct actor *actor)
+static int fill_page_in_vram(struct racer *racer)
 {
-	struct race *race = actor->race;
+	struct race *race = racer->race;
 
 	return disk_transfer(race->blk, race->disk, alone->victim + PAGE, 0, PAGE,
 			     false);
@@ -971,13 +971,13 @@ static int fill_page_in_vram(struct actor *actor)
 									\
 	alone = self;							\
 	ASSERT_EQ(0, disk_sleep(_race, true));				\
-	ASSERT_EQ(0, actor_start(&_race->importer, _race, _import, 1, 0)); \
+	ASSERT_EQ(0, racer_start(&_race->importer, _race, _import, 1, 0));	\
 	ASSERT_EQ(0, wait_until_in(&_race->importer, "submit_bio_wait")); \
-	ASSERT_EQ(0, actor_start(&_race->changer, _race, reclaim, 0, 0)); \
-	EXPECT_EQ(0, actor_wait(&_race->changer));			\
+	ASSERT_EQ(0, racer_start(&_race->changer, _race, reclaim, 0, 0));	\
+	EXPECT_EQ(0, racer_wait(&_race->changer));			\
 	EXPECT_FALSE(_race->importer.done);				\
 	EXPECT_EQ(0, disk_sleep(_race, false));				\
-	EXPECT_EQ(0, actor_wait(&_race->importer));			\
+	EXPECT_EQ(0, racer_wait(&_race->importer));			\
 } while (0)
 
 TEST_F(alone, reclaim_takes_ram_next_to_what_the_disk_fills)
@@ -986,7 +986,7 @@ TEST_F(alone, reclaim_takes_ram_next_to_what_the_disk_fills)
 
 	self->victim = rig->buf.mem + LAST;
 	EXPECT_RECLAIM(import);
-	EXPECT_EQ(0, landed(&self->race, 0, SIZE));
+	EXPECT_EQ(0, update_shadow(&self->race, 0, SIZE));
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
@@ -1020,9 +1020,9 @@ TEST_F(alone, reclaim_takes_ram_around_what_the_disk_fills)
 	EXPECT_EQ(-1, buffer_differs(big));
 }
 
-static int unmap(struct actor *actor)
+static int unmap(struct racer *racer)
 {
-	return remap(actor->race);
+	return remap(racer->race);
 }
 
 /* The limits of its cgroup may delay a transfer for any time, but not a change. */
@@ -1037,15 +1037,15 @@ TEST_F(alone, change_takes_memory_that_a_limit_keeps_from_being_filled)
 	snprintf(limit, sizeof(limit), "%u:%u rbps=1", major(st.st_rdev),
 		 minor(st.st_rdev));
 	ASSERT_EQ(0, file_write(CGROUP "io.max", limit));
-	ASSERT_EQ(0, actor_start(&race->importer, race, import, 1, 0));
+	ASSERT_EQ(0, racer_start(&race->importer, race, import, 1, 0));
 	ASSERT_EQ(0, wait_until_in(&race->importer, "submit_bio_wait"));
-	ASSERT_EQ(0, actor_start(&race->changer, race, unmap, 0, 0));
-	EXPECT_EQ(0, actor_wait(&race->changer));
+	ASSERT_EQ(0, racer_start(&race->changer, race, unmap, 0, 0));
+	EXPECT_EQ(0, racer_wait(&race->changer));
 	EXPECT_FALSE(race->importer.done);
 
 	strcpy(strchr(limit, '=') + 1, "max");
 	EXPECT_EQ(0, file_write(CGROUP "io.max", limit));
-	EXPECT_EQ(0, actor_wait(&race->importer));
+	EXPECT_EQ(0, racer_wait(&race->importer));
 	memset(race->rig.buf.shadow, 0, SIZE);
 	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
 }
@@ -1110,9 +1110,9 @@ FIXTURE_VARIANT_ADD(leaving, killed_while_others_work_for_it) {
 	.queued = true,
 };
 
-static int gpu_fetches(struct actor *actor)
+static int gpu_fetches(struct racer *racer)
 {
-	struct rig *rig = &actor->race->rig;
+	struct rig *rig = &racer->race->rig;
 
 	return gpu_to_vram(rig->gpu, rig->buf.mem + LAST, PAGE, NULL);
 }
@@ -1120,7 +1120,7 @@ static int gpu_fetches(struct actor *actor)
 static void __attribute__((noreturn))
 leaving_main(volatile int *stage, bool queued)
 {
-	struct actor sleepers[SLEEPERS];
+	struct racer sleepers[SLEEPERS];
 	struct rig *rig;
 	struct race race;
 	size_t i;
@@ -1141,7 +1141,7 @@ leaving_main(volatile int *stage, bool queued)
 		_exit(3);
 	for (i = 0; i < SLEEPERS && !queued; i++) {
 		race.transfer = &transfers[i % ARRAY_LEN(transfers)];
-		actor_start(&sleepers[i], &race,
+		racer_start(&sleepers[i], &race,
 			    i < ARRAY_LEN(transfers) ? import : gpu_fetches,
 			    i % 2, 0);
 	}

@@ -110,14 +110,14 @@ static void choose_pages(struct actor *a, struct target *t, bool wiped)
  * Give a unit known contents again, after an operation that failed half way or lost
  * them. Even then each word must be one of a few that are possible.
  */
-static void settle(struct actor *a, const struct target *t, enum kind kind)
+static void rewrite_unit(struct actor *a, const struct target *t, enum kind kind)
 {
 	struct unit *unit = &a->units[t->region][t->index];
 	double end = now() + 60;
 	int err = -ETIMEDOUT;
 
 	while (now() < end) {
-		struct moment before = look_around(a, t->region);
+		struct state before = look_around(a, t->region);
 
 		err = before.wiped & 1 ? -EAGAIN : unit_peek(a, t, a->ram);
 		if (!err) {
@@ -143,12 +143,12 @@ static void do_unit(struct actor *a, struct target *t, enum kind kind)
 {
 	struct unit *unit = &a->units[t->region][t->index];
 	bool write = operations[kind].class == WRITE, wiped;
-	struct moment before;
+	struct state before;
 	int err;
 
 	if (unit->doubt ||
 	    unit->wiped != load(&shared->wiped[a->host][t->region]))
-		settle(a, t, kind);
+		rewrite_unit(a, t, kind);
 	before = look_around(a, t->region);
 	memset(a->ram, 0xee, t->size);
 	err = operations[kind].fn(a, t);
@@ -171,13 +171,13 @@ static int do_shape(struct actor *a, struct target *t, enum kind kind)
 	int err;
 
 	pthread_mutex_lock(&region_lock[t->region]);
-	bump(&shared->flux[me][t->region]);
+	bump(&shared->remap_seq[me][t->region]);
 	if (wipe)
 		bump(&shared->wiped[me][t->region]);
 	err = operations[kind].fn(a, t);
 	if (wipe)
 		bump(&shared->wiped[me][t->region]);
-	bump(&shared->flux[me][t->region]);
+	bump(&shared->remap_seq[me][t->region]);
 	pthread_mutex_unlock(&region_lock[t->region]);
 	return err;
 }
@@ -186,7 +186,7 @@ static void do_something(struct actor *a)
 {
 	enum kind kind = choose(a);
 	const struct operation *op = &operations[kind];
-	struct moment before;
+	struct state before;
 	struct target t;
 	int err;
 
@@ -208,7 +208,7 @@ static void do_something(struct actor *a)
 		before = look_around(a, t.region);
 		err = do_shape(a, &t, kind);
 		/* Its own change of the mapping is no excuse */
-		before.flux = load(&shared->flux[me][t.region]);
+		before.remap_seq = load(&shared->remap_seq[me][t.region]);
 	}
 	judge(a, kind, &t, &before, err);
 }
@@ -267,7 +267,7 @@ static void child_sees_others(struct actor *a, unsigned int region)
 }
 
 static void __attribute__((noreturn))
-child_main(struct actor *a, const struct moment *moments)
+child_main(struct actor *a, const struct state *before)
 {
 	unsigned int i, region;
 	struct target t;
@@ -276,14 +276,14 @@ child_main(struct actor *a, const struct moment *moments)
 	for (i = 0; i < NR_DEVICES; i++)
 		a->fd[i] = -1;
 	for (i = 0; i < 6; i++) {
-		struct moment here;
+		struct state now;
 
 		choose_unit(a, &t, true);
 		region = t.region;
-		here = look_around(a, region);
+		now = look_around(a, region);
 		/* The fork may have found the mapping in the middle of a change */
-		if (changed(moments[region].flux, here.flux) ||
-		    changed(moments[region].wiped, here.wiped))
+		if (changed(before[region].remap_seq, now.remap_seq) ||
+		    changed(before[region].wiped, now.wiped))
 			continue;
 		child_of_unit(a, &t);
 		child_sees_others(a, region);
@@ -294,20 +294,20 @@ child_main(struct actor *a, const struct moment *moments)
 int child(struct actor *a, struct target *t)
 {
 	bool killed = !chance(a, 4);
-	struct moment moments[REGIONS];
+	struct state before[REGIONS];
 	unsigned int i;
 	int status;
 	pid_t pid;
 
 	t->device = CPU;
 	for (i = 0; i < REGIONS; i++)
-		moments[i] = look_around(a, i);
+		before[i] = look_around(a, i);
 	pid = fork();
 	if (pid < 0)
 		return -errno;
 	a->seed++;
 	if (!pid)
-		child_main(a, moments);
+		child_main(a, before);
 	if (killed) {
 		usleep(chance(a, 200000));
 		kill(pid, SIGKILL);
@@ -334,7 +334,7 @@ static void for_each_unit(struct actor *a, enum kind kind, bool all)
 
 			target_unit(a, &t, region, index);
 			if (all || unit->doubt)
-				settle(a, &t, kind);
+				rewrite_unit(a, &t, kind);
 			else
 				do_unit(a, &t, kind);
 		}
@@ -430,7 +430,7 @@ static void __attribute__((noreturn)) host_main(unsigned int host)
 	_exit(0);
 }
 
-/* The weather: devices that come and go */
+/* Disturbances: devices that come and go */
 
 static const char * const drivers[] = {
 	[0 ... MAX_GPUS - 1] = "vsvm", [EDU] = "hmm_edu", [NVME] = "nvme",
@@ -542,7 +542,7 @@ static int pressure(void)
 	return done ? 0 : -EAGAIN;
 }
 
-static void weather_main(struct actor *a)
+static void disturb_main(struct actor *a)
 {
 	static const char * const links[] = {
 		"", "0-1,1>2", "0-1", "0>1,2>0", "0-1,1-2,0-2", "1>2",
@@ -565,7 +565,7 @@ static void weather_main(struct actor *a)
 }
 
 static void __attribute__((noreturn))
-weather_start(void (*fn)(struct actor *a), unsigned int index)
+disturb_start(void (*fn)(struct actor *a), unsigned int index)
 {
 	struct actor *a = &actors[0];
 
@@ -616,10 +616,10 @@ static enum kind first_that_is_missing(void)
 	return kind;
 }
 
-static void storm(double seconds)
+static void run_stress(double seconds)
 {
 	double start = now(), patience = 120 * slowness() + seconds;
-	pid_t weather[2];
+	pid_t disturbers[2];
 	int i;
 
 	shared->stop = false;
@@ -639,9 +639,9 @@ static void storm(double seconds)
 	       now() < start + patience && !one_has_died())
 		usleep(10000);
 	for (i = 0; i < 2; i++) {
-		weather[i] = fork();
-		if (!weather[i])
-			weather_start(i ? weather_main : devices_main, 100 + i);
+		disturbers[i] = fork();
+		if (!disturbers[i])
+			disturb_start(i ? disturb_main : devices_main, 100 + i);
 	}
 	start = now();
 	while (!shared->stop && !one_has_died() &&
@@ -651,7 +651,7 @@ static void storm(double seconds)
 	seconds = now() - start;
 	shared->stop = true;
 	for (i = 0; i < 2; i++)
-		shared->hung += !wait_for_exit(weather[i], now() + patience);
+		shared->hung += !wait_for_exit(disturbers[i], now() + patience);
 	for (i = 0; i < HOSTS; i++)
 		shared->hung += !wait_for_exit(shared->pid[i], now() + patience);
 	printf("# %.0f s, and %.0f s to verify\n", seconds, now() - start - seconds);
@@ -701,12 +701,13 @@ TEST(all_kinds_of_things_have_happened)
 	EXPECT_LT(0, shared->looked);
 }
 
-#define SETTLE	30
+/* Resources may go away some seconds later than their last user. */
+#define LEAVE_S	30
 
 #define NOTHING_LEAKED(_kind, _prefix)					\
 TEST(no_##_kind##_leaked)						\
 {									\
-	int grown = figures_grown(&shared->before, _prefix, SETTLE);	\
+	int grown = figures_grown(&shared->before, _prefix, LEAVE_S);	\
 									\
 	EXPECT_EQ(0, grown);						\
 }
@@ -725,7 +726,7 @@ NOTHING_LEAKED(dma_mapping, "dma/")
  */
 TEST(counters_add_up)
 {
-	double end = now() + SETTLE;
+	double end = now() + LEAVE_S;
 	uint64_t mapped, unmapped;
 
 	do {
@@ -794,7 +795,7 @@ int main(int argc, char **argv)
 
 	/* After this, everything that is allocated only once has been allocated */
 	gpu_links_set(links);
-	storm(seconds / 5);
+	run_stress(seconds / 5);
 	gpu_links_set(links);
 	aliases_enable(true);
 	sleep(5);
@@ -802,7 +803,7 @@ int main(int argc, char **argv)
 	splits_before = number_read(SPLIT);
 	copies_before = stat_read("alias_cpu");
 
-	storm(seconds * 4 / 5);
+	run_stress(seconds * 4 / 5);
 	gpu_links_set(links);
 	aliases_enable(true);
 	return test_harness_run(argc, argv);

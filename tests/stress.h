@@ -58,8 +58,8 @@ enum kind { KINDS NR_KINDS };
 #undef KIND
 
 /*
- * Data that all processes share. Sequence numbers are odd during a change: @flux: a
- * region's mapping changes; @wiped: its contents get lost; @away: a device is gone;
+ * Data that all processes share. Sequence numbers are odd during a change: @remap_seq:
+ * a region's mapping changes; @wiped: its contents get lost; @away: a device is gone;
  * @pressure: memory is short.
  */
 struct shared {
@@ -70,7 +70,7 @@ struct shared {
 	unsigned int ready;
 	unsigned int verified;
 	pid_t pid[HOSTS];
-	uint32_t flux[HOSTS][REGIONS];
+	uint32_t remap_seq[HOSTS][REGIONS];
 	uint32_t wiped[HOSTS][REGIONS];
 	uint32_t away[NR_DEVICES];
 	uint32_t pressure;
@@ -125,14 +125,17 @@ struct target {
 };
 
 /* The sequence numbers when an operation began. */
-struct moment {
-	uint32_t flux;
+struct state {
+	uint32_t remap_seq;
 	uint32_t wiped;
 	uint32_t pressure;
 };
 
-/* An operation's object: a unit, pages, the mapping; and how often it is chosen. */
-enum class { WEATHER, WRITE, READ, PAGES, SHAPE, WIPE };
+/*
+ * An operation's object: a unit, pages, the mapping; and how often it is chosen.
+ * DISTURB is for devices, links and free memory: other processes change these.
+ */
+enum class { DISTURB, WRITE, READ, PAGES, SHAPE, WIPE };
 
 struct operation {
 	enum class class;
@@ -159,10 +162,10 @@ unsigned int chance(struct actor *a, unsigned int n);
  * Note the present state. Has it changed since, or is it changing? May an operation
  * by a device fail with this error, then?
  */
-struct moment look_around(const struct actor *a, unsigned int region);
+struct state look_around(const struct actor *a, unsigned int region);
 bool changed(uint32_t before, uint32_t now);
 bool is_allowed(const struct actor *a, enum device device,
-		const struct target *t, const struct moment *before, int err);
+		const struct target *t, const struct state *before, int err);
 
 /*
  * Count a result, and print an error that is not allowed. A failure is excused if
@@ -170,7 +173,7 @@ bool is_allowed(const struct actor *a, enum device device,
  */
 void count(enum kind kind, int err);
 void judge(const struct actor *a, enum kind kind, const struct target *t,
-	   const struct moment *before, int err);
+	   const struct state *before, int err);
 void complain(const struct actor *a, enum kind kind,
 	      const struct target *t, int err);
 bool check(const uint64_t *found, const struct words *words,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The operations of the stress test. struct means says how they may fail, and why;
+ * The operations of the stress test. allowed_errors[] says how they may fail, and why;
  * the table of operations is at the end.
  */
 #include <errno.h>
@@ -69,31 +69,29 @@ struct words unit_words(const struct actor *a, unsigned int region,
 }
 
 /*
- * The errors of operations by some means, in three cases: at any time; if the
- * mapping of the region changed during the operation; if the device was removed.
+ * The errors of operations by a device, in three cases: at any time; if the mapping
+ * of the region changed during the operation; if the device was removed.
  */
-struct means {
+static const struct {
 	int always[4];
-	int flux[4];
+	int remapped[4];
 	int gone[6];
-};
-
-static const struct means means[] = {
+} allowed_errors[] = {
 	/* Other threads keep changing the page tables; see vsvm_drm.h */
 	[0 ... MAX_GPUS - 1] = {
 		.always = { EBUSY },
-		.flux = { EFAULT, EACCES },
+		.remapped = { EFAULT, EACCES },
 		.gone = { ENODEV },
 	},
 	[EDU] = {
 		.always = { EBUSY },
-		.flux = { EFAULT, EPERM },
+		.remapped = { EFAULT, EPERM },
 		.gone = { ENODEV },
 	},
 	/* A request under way ends with an I/O error, or in part */
 	[NVME] = {
 		.always = { EBUSY },
-		.flux = { EFAULT, ENODATA },
+		.remapped = { EFAULT, ENODATA },
 		.gone = { ENODEV, EIO, ENODATA },
 	},
 	/*
@@ -102,13 +100,13 @@ static const struct means means[] = {
 	 */
 	[RXE] = {
 		.always = { EREMOTEIO, EAGAIN, EBUSY },
-		.flux = { EFAULT, EPERM },
+		.remapped = { EFAULT, EPERM },
 		.gone = { ENODEV, EIO, EINVAL, ENOSYS, EADDRNOTAVAIL, ETIMEDOUT },
 	},
 	/* madvise() and its like; files of /proc and debugfs */
 	[CPU] = {
 		.always = { EAGAIN, EBUSY },
-		.flux = { ENOMEM, EFAULT, EIO },
+		.remapped = { ENOMEM, EFAULT, EIO },
 	},
 	/* See madvise_collapse_errno() */
 	[COLLAPSE] = {
@@ -116,10 +114,10 @@ static const struct means means[] = {
 	},
 };
 
-struct moment look_around(const struct actor *a, unsigned int region)
+struct state look_around(const struct actor *a, unsigned int region)
 {
-	return (struct moment) {
-		.flux = load(&shared->flux[a->host][region]),
+	return (struct state) {
+		.remap_seq = load(&shared->remap_seq[a->host][region]),
 		.wiped = load(&shared->wiped[a->host][region]),
 		.pressure = load(&shared->pressure),
 	};
@@ -138,19 +136,20 @@ static bool is_among(const int *errs, size_t n, int err)
 	return false;
 }
 
-bool is_allowed(const struct actor *a, enum device device,
-		const struct target *t, const struct moment *before, int err)
-{
-	const struct means *m = &means[device];
-	struct moment now = look_around(a, t->region);
+#define IS_AMONG(errs, err)	is_among(errs, ARRAY_LEN(errs), err)
 
-	if (is_among(m->always, ARRAY_LEN(m->always), err))
+bool is_allowed(const struct actor *a, enum device device,
+		const struct target *t, const struct state *before, int err)
+{
+	struct state now = look_around(a, t->region);
+
+	if (IS_AMONG(allowed_errors[device].always, err))
 		return true;
-	if (changed(before->flux, now.flux) &&
-	    is_among(m->flux, ARRAY_LEN(m->flux), err))
+	if (changed(before->remap_seq, now.remap_seq) &&
+	    IS_AMONG(allowed_errors[device].remapped, err))
 		return true;
 	if (changed(a->opened[device], load(&shared->away[device])) &&
-	    is_among(m->gone, ARRAY_LEN(m->gone), err))
+	    IS_AMONG(allowed_errors[device].gone, err))
 		return true;
 	return err == -ENOMEM && changed(before->pressure, now.pressure);
 }
@@ -170,11 +169,11 @@ void complain(const struct actor *a, enum kind kind,
 }
 
 void judge(const struct actor *a, enum kind kind, const struct target *t,
-	   const struct moment *before, int err)
+	   const struct state *before, int err)
 {
-	struct moment now = look_around(a, t->region);
+	struct state now = look_around(a, t->region);
 
-	if (err && (changed(before->flux, now.flux) ||
+	if (err && (changed(before->remap_seq, now.remap_seq) ||
 		    changed(before->pressure, now.pressure) ||
 		    changed(a->opened[t->device], load(&shared->away[t->device]))))
 		bump(&shared->excused[kind]);
@@ -200,7 +199,7 @@ void wait_for_mapping(int sig, siginfo_t *info, void *context)
 
 	(void)context;
 	if (offset >= ARENA ||
-	    (!(load(&shared->flux[me][offset / HUGE_PAGE]) & 1) &&
+	    (!(load(&shared->remap_seq[me][offset / HUGE_PAGE]) & 1) &&
 	     ++segv_tries > 1000)) {
 		signal(sig, SIG_DFL);
 		return;

@@ -383,7 +383,7 @@ static int scan_start(struct watcher *watcher, void *mem)
 			    UFFDIO_REGISTER_MODE_WP);
 }
 
-TEST_F(watch, scan_sees_the_gpu_write)
+TEST_F(watch, pagemap_scan_sees_the_gpu_write)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -402,7 +402,7 @@ TEST_F(watch, scan_sees_the_gpu_write)
 	watcher_close(&watcher);
 }
 
-TEST_F(watch, scan_sees_a_peer_write)
+TEST_F(watch, pagemap_scan_sees_a_peer_write)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -710,7 +710,7 @@ static int write_to_freed(const struct rig *rig, struct buffer *fresh, int advic
 	return err;
 }
 
-TEST_F(watch, writes_to_memory_that_may_be_freed_are_kept)
+TEST_F(watch, madv_free_keeps_later_writes)
 {
 	struct rig *rig = &self->rig;
 	struct buffer fresh;
@@ -722,7 +722,7 @@ TEST_F(watch, writes_to_memory_that_may_be_freed_are_kept)
 	buffer_unmap(&fresh);
 }
 
-TEST_F(watch, writes_are_kept_when_memory_becomes_read_only)
+TEST_F(watch, madv_free_keeps_later_writes_after_mprotect)
 {
 	struct rig *rig = &self->rig;
 	struct buffer fresh;
@@ -764,7 +764,7 @@ static long freed_and_swapped(const struct rig *rig, int advice)
 }
 
 /* A page that is in use just when it should be freed is swapped: try again. */
-TEST_F(watch, memory_that_may_be_freed_is_not_swapped)
+TEST_F(watch, madv_free_memory_is_not_swapped)
 {
 	long swapped = 0;
 	int tries;
@@ -1067,7 +1067,7 @@ TEST_F(device, soft_dirty_migrates)
 }
 
 /* Write protection survives a migration, either way. */
-TEST_F(device, write_protection_migrates)
+TEST_F(device, write_protect_migrates)
 {
 	uint8_t *mem = self->buf.mem;
 	struct watcher watcher;
@@ -1132,7 +1132,7 @@ static int alarm_every(unsigned int us)
 	       -errno : 0;
 }
 
-TEST_F(device, merged_pages_become_those_of_the_process)
+TEST_F(device, ksm_pages_become_those_of_the_process)
 {
 	struct buffer other;
 
@@ -1232,7 +1232,7 @@ TEST(zero_pages_of_ksm_are_counted)
 }
 
 /* A clean page may be freed: a write through a snapshot would be lost. */
-TEST_F(device, clean_pages_are_not_writable_in_a_snapshot)
+TEST_F(device, madv_free_pages_are_not_writable_in_a_snapshot)
 {
 	const uint8_t *prot = self->copy.mem;
 	size_t i, writable = 0;
@@ -1338,7 +1338,7 @@ TEST_F(device, pages_whose_accesses_are_watched_stay)
 }
 
 /* Merged pages would have to be unmerged by an access, which no thread has made. */
-TEST_F(device, merged_pages_whose_accesses_are_watched_stay)
+TEST_F(device, ksm_pages_whose_accesses_are_watched_stay)
 {
 	uint8_t *mem = self->buf.mem;
 	struct watcher watcher;
