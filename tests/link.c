@@ -1012,7 +1012,7 @@ TEST(that_goes_waits_for_no_process)
 
 /* How many cases the kernel's own tests have, in mm/tests/ */
 #define PEERS_CASES	4
-#define P2PDMA_CASES	14
+#define P2PDMA_CASES	15
 
 /* Run the kernel's own tests, and take their results from the log. */
 static void kunit(struct __test_metadata *_metadata, const char *module, int want)

@@ -746,8 +746,6 @@ TEST_F(flight, is_over_before_pages_become_cow)
 	EXPECT_EQ(0, child_do(&race->child));
 }
 
-static const struct transfer two_pages = { .importer = EDU, .end = 2 * PAGE };
-
 /* The page does not change, but its notifiers are called. */
 static int touch_mapping(uint8_t *page)
 {
@@ -756,6 +754,23 @@ static int touch_mapping(uint8_t *page)
 		return -errno;
 	return 0;
 }
+
+static int touch_last_page(struct race *race)
+{
+	return touch_mapping(race->rig.buf.mem + race->transfer->end - PAGE);
+}
+
+TEST_F(flight, is_over_before_its_last_page_changes)
+{
+	struct race *race = &self->race;
+
+	ASSERT_EQ(0, run_with_dma_in_flight(race, touch_last_page));
+	EXPECT_WAITS();
+	EXPECT_EQ(0, update_shadow(race, 0, variant->transfer.end));
+	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
+}
+
+static const struct transfer two_pages = { .importer = EDU, .end = 2 * PAGE };
 
 TEST(transfer_holds_up_who_changes_its_page_and_nobody_else)
 {
@@ -838,20 +853,30 @@ TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
 	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
 }
 
-/* Another process: a change of ours would wait for this one, too. */
+/*
+ * Let the disk fill the second page of a huge page. In another process, since a change of
+ * ours would wait for this one, too.
+ */
 static int stall_elsewhere(void *arg)
 {
-	struct race *race = arg;
 	int gpu = gpu_open(0), err;
+	struct race *race = arg;
+	struct buffer huge;
 
-	buffer_write(&race->stall, 0, PAGE);
-	err = buffer_to_vram(&race->stall, gpu, 0, PAGE);
-	if (!err)
-		err = disk_transfer(race->blk, race->disk, race->stall.mem, 0, PAGE, false);
+	err = buffer_map(&huge, HUGE_PAGE, MADV_HUGEPAGE);
 	if (err)
 		return err;
-	return pages_in_vram(gpu, race->stall.mem, PAGE) == 1 &&
-	       differs(race->stall.mem, race->rig.ram.shadow, PAGE) == -1 ? 0 : -EILSEQ;
+	buffer_write(&huge, 0, HUGE_PAGE);
+	err = buffer_to_vram(&huge, gpu, 0, HUGE_PAGE);
+	if (!err && huge_pages_in_vram(gpu, huge.mem, HUGE_PAGE) != HUGE_PAGE_NR)
+		err = -ENOSPC;
+	if (!err)
+		err = disk_transfer(race->blk, race->disk, huge.mem + PAGE, 0, PAGE, false);
+	if (!err && (huge_pages_in_vram(gpu, huge.mem, HUGE_PAGE) != HUGE_PAGE_NR ||
+		     differs(huge.mem + PAGE, race->rig.ram.shadow, PAGE) != -1))
+		err = -EILSEQ;
+	buffer_unmap(&huge);
+	return err;
 }
 
 /* The reset waits for the disk. Until it is over, there are no new aliases. */

@@ -605,6 +605,17 @@ TEST_F(uapi, ranges_beyond_user_space)
 	GPU_OPS(EXPECT_EFAULT, (void *)0, PAGE);
 }
 
+/* vsvm has no GEM objects. Each of these ioctls would use locks of GEM. */
+TEST_F(uapi, prime_is_refused)
+{
+	struct drm_prime_handle prime = { .handle = 1 };
+
+	EXPECT_EQ(-1, ioctl(self->gpu, DRM_IOCTL_PRIME_HANDLE_TO_FD, &prime));
+	EXPECT_EQ(EOPNOTSUPP, errno);
+	EXPECT_EQ(-1, ioctl(self->gpu, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime));
+	EXPECT_EQ(EOPNOTSUPP, errno);
+}
+
 /* In a separate process, since these ranges contain all of its memory. */
 static int work_on_huge_ranges(void *arg)
 {

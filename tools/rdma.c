@@ -251,14 +251,9 @@ struct ibv_mr *rdma_reg_odp(struct rdma *r, void *addr, size_t size)
  * ibv_advise_mr(), or the kernel's own interface if the library does not have
  * that for rxe (before rdma-core 58).
  */
-int rdma_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
-		uint32_t flags, struct ibv_sge *sge)
+int rdma_advise_list(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
+		     uint32_t flags, struct ibv_sge *sge, unsigned int num)
 {
-	struct ib_uverbs_sge element = {
-		.addr = sge->addr,
-		.length = sge->length,
-		.lkey = sge->lkey,
-	};
 	struct {
 		struct ib_uverbs_ioctl_hdr hdr;
 		struct ib_uverbs_attr attrs[4];
@@ -288,18 +283,25 @@ int rdma_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
 			}, {
 				.attr_id = UVERBS_ATTR_ADVISE_MR_SGE_LIST,
 				.flags = UVERBS_ATTR_F_MANDATORY,
-				.len = sizeof(element),
-				.data = (uintptr_t)&element,
+				.len = num * sizeof(*sge),
+				.data = (uintptr_t)sge,
 			},
 		},
 	};
 	int err;
 
-	err = ibv_advise_mr(pd, advice, flags, sge, 1);
+	_Static_assert(sizeof(*sge) == sizeof(struct ib_uverbs_sge), "layout");
+	err = ibv_advise_mr(pd, advice, flags, sge, num);
 	if (err != EOPNOTSUPP)
 		return -err;
 
 	return ioctl(pd->context->cmd_fd, RDMA_VERBS_IOCTL, &cmd) ? -errno : 0;
+}
+
+int rdma_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
+		uint32_t flags, struct ibv_sge *sge)
+{
+	return rdma_advise_list(pd, advice, flags, sge, 1);
 }
 
 int rdma_prefetch(struct rdma *r, struct ibv_mr *mr, void *addr, size_t size,

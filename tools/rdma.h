@@ -46,6 +46,9 @@ int rdma_prefetch_begin(struct rdma *r, struct ibv_mr *mr, void *addr, size_t si
 /* ibv_advise_mr() of one element, which goes to the kernel unchanged. */
 int rdma_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
 		uint32_t flags, struct ibv_sge *sge);
+/* The same, of @num elements. */
+int rdma_advise_list(struct ibv_pd *pd, enum ibv_advise_mr_advice advice,
+		     uint32_t flags, struct ibv_sge *sge, unsigned int num);
 
 /*
  * Each posts one work request of the given size (up to 1 GiB) and waits for it,
