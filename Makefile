@@ -2,7 +2,7 @@
 # All output goes to build/, except downloaded packages and the cache of ccache.
 # The scripts in lab/ do the work; they can be run by hand as well.
 
-# make must not expand the text of CMD='...': the shell gets it with its dollars
+# Do not let make expand $ in CMD: the shell gets the text unchanged
 override CMD := $(value CMD)
 export CMD
 
@@ -18,9 +18,9 @@ help: ## Show this
 ## LINKS='0-1,1>2'    private links between GPUs: both ways, or one way
 ## TOPOLOGY=switch    how the devices are wired; or host-bridge, iommu, blocked, acs
 ## DEMO=gpus          a demo of GPUs that reach each other; SIZE= in MiB
-## TESTS='mm uapi'    only those suites of tests/run
+## TESTS='mm uapi'    only those suites of tests/suites
 ## FULL=1             make test: everything, on all topologies
-## JOBS=1             make test: so many machines at a time
+## JOBS=1             make test: machines that run at a time; default: processors / 2
 ## STRESS_S=120 FUZZ_S=60   how long those tests go on, in seconds
 ## FORCE=1            drop edits made in build/linux
 ## V=1                name each file that is built

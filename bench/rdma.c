@@ -118,7 +118,6 @@ static uint64_t sum_of(enum mode mode, int gpu, char *addr, size_t size)
 	return sum;
 }
 
-/* With p2pdma no page may migrate; with OFF all pages must migrate. */
 static uint64_t migrated(int gpu)
 {
 	struct drm_vsvm_counters c;
@@ -127,6 +126,7 @@ static uint64_t migrated(int gpu)
 	return c.pages_to_ram;
 }
 
+/* With p2pdma no page may migrate; with OFF all pages must migrate. */
 static void check_migrated(enum mode mode, uint64_t pages, size_t size)
 {
 	if (mode == OFF ? pages < size / getpagesize() : pages)

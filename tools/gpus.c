@@ -188,7 +188,7 @@ static void expect(const struct demo *d, struct pair *p, bool pci)
 		    leads_to_window(d, &d->routes[i]))
 			p->route = &d->routes[i];
 	if (!p->route)
-		errx(EXIT_FAILURE, "debugfs has no route from GPU %d to a window of GPU %d: load vsvm anew",
+		errx(EXIT_FAILURE, "debugfs has no route from GPU %d to a window of GPU %d: reload vsvm",
 		     p->importer, p->exporter);
 
 	pci &= !!strcmp(p->route->route, "none");
@@ -408,9 +408,9 @@ static void report(const struct demo *d)
 	       speed(d, d->move_by_ram_s), d->move_by_ram_s / d->move_s);
 	printf("%s: all GPUs saw, and wrote, the right data\n",
 	       d->data_ok ? "ok" : "FAILED");
-	printf("%s: each pair went the way that links and fabric leave it\n",
+	printf("%s: each pair used the fastest way that its links and the PCI fabric allow\n",
 	       d->ways_ok ? "ok" : "FAILED");
-	printf("%s: memory moved over a link that goes both ways, and only then\n",
+	printf("%s: memory moved directly if the GPUs have links in both directions, and only then\n",
 	       d->moves_ok ? "ok" : "FAILED");
 
 	fprintf(d->json, "  \"flaps\": %lu, \"flap_s\": %d, \"flap_rounds\": %lu,\n",
