@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the files of HMM in mm/ know of each other. */
+/* Declarations shared by the HMM files in mm/. */
 #ifndef MM_HMM_INTERNAL_H
 #define MM_HMM_INTERNAL_H
 
@@ -27,9 +27,9 @@ enum hmm_route {
 };
 
 /*
- * How a caller reaches @nr pages that follow each other, beginning with the PFN
- * @first. If it does, their entries are their PFNs plus @delta, with @flags.
- * Good in the RCU section in which it was found.
+ * How a caller reaches the @nr consecutive pages from PFN @first. If @route is
+ * not a fallback, the entry of each page is its PFN plus @delta, with @flags.
+ * Valid only in the RCU section in which it was found.
  */
 struct hmm_reach {
 	unsigned long first;
@@ -44,7 +44,7 @@ static inline bool hmm_route_is_fallback(enum hmm_route route)
 	return route > HMM_ROUTE_HOST_BRIDGE;
 }
 
-/* @pfn is not below the first one of @reach */
+/* The caller ensures that @pfn >= reach->first. */
 static inline bool hmm_reaches(const struct hmm_reach *reach,
 			       unsigned long pfn, unsigned long npages)
 {

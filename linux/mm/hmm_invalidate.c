@@ -28,8 +28,8 @@ static bool hmm_invalidate_one(struct folio *folio, struct vm_area_struct *vma,
  * Call the notifiers of all processes that may have the first @nr_pages of a
  * device-private pagemap mapped, for these pages. The pages stay where they
  * are. The caller has just changed the result of hmm_find_reach() for them, and
- * has then called synchronize_rcu(). When this returns, nobody uses the old
- * result:
+ * has then called synchronize_rcu(). When this returns, no importer uses the
+ * old result:
  *
  * - A walk that has not seen the change has ended with the grace period. Its
  *   caller uses the result only if mmu_interval_read_retry() finds that no

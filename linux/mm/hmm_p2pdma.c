@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Aliases of device-private pages: where in a PCI BAR, and for which client.
+ * Find the alias of a device-private page, and whether a client reaches it.
  *
  * A page table walk of mm/hmm.c comes here for device-private pages that its
  * caller does not reach privately. The answer needs no reference: it is good
@@ -35,11 +35,10 @@ DEFINE_STATIC_KEY_TRUE(hmm_p2pdma_key);
  * as aliases. The window stays as it is until the pagemap is gone, but the
  * exporter can forbid its use: see hmm_window_revoke().
  *
- * An exporter whose kernel mapping of the BAR others may use, to copy with the
- * CPU, sets &p2pdma_provider.map. Importers that need struct pages are served
- * if it has called pci_p2pdma_add_resource() for the window. It has then
- * allocated all of that memory, too, with pci_alloc_p2pmem(), so that nobody
- * else can.
+ * To let importers copy with the CPU, the exporter sets &p2pdma_provider.map.
+ * For importers that need struct pages, it calls pci_p2pdma_add_resource() for
+ * the window, and then allocates all of that memory with pci_alloc_p2pmem(), so
+ * that user space cannot allocate it.
  *
  * Context: May sleep. Before memremap_pages().
  * Return: 0 on success, or an error, with which the driver can go on: its pages
@@ -100,19 +99,20 @@ EXPORT_SYMBOL_GPL(hmm_window_set);
  * use: before a reset, or suspend. Every exporter calls this before the device
  * goes away, unless it has called memunmap_pages() by then. The pages stay where
  * they are. When this returns, no importer uses an alias of them, or gets one,
- * until hmm_window_restore(). The device may stop to decode its BAR, and the
- * BAR and its mapping may go.
+ * until hmm_window_restore(). The device may then stop decoding its BAR, and
+ * the BAR and its mapping may be removed.
  *
  * Context: May sleep. Serialized with hmm_window_restore(), after
  * memremap_pages() and before memunmap_pages(). Takes the locks of the pages, and
  * calls all notifiers of the processes that have them mapped. Some wait until a
- * device has done what a process has asked for. So the caller holds no lock that
- * a notifier or &dev_pagemap_ops.folio_free takes, nor the lock of a page; and
- * nobody who has one of the pages locked waits for the caller: call this before
- * migration is made to wait, for example for the end of a reset. Migration of the
- * pages may fail meanwhile. The event is %MMU_NOTIFY_REVOKE, which the driver of
- * @pgmap can ignore. If aliases have been given out, there is one invalidation
- * for each folio in use and each process that has it mapped.
+ * device has done what a process has asked for. The caller must not hold a page
+ * lock, or a lock that a notifier or &dev_pagemap_ops.folio_free takes. A
+ * thread that holds the lock of one of the pages must not wait for the caller.
+ * So call this before migrations have to wait, for example for the end of a
+ * reset. During the call, migration of the pages may fail. The event is
+ * %MMU_NOTIFY_REVOKE, which the driver of @pgmap can ignore. If aliases have
+ * been given out, there is one invalidation for each folio in use and each
+ * process that has it mapped.
  */
 void hmm_window_revoke(struct dev_pagemap *pgmap)
 {
@@ -144,7 +144,10 @@ EXPORT_SYMBOL_GPL(hmm_window_revoke);
  */
 void hmm_window_restore(struct dev_pagemap *pgmap)
 {
-	/* A walk that sees this sees how the BAR is mapped now */
+	/*
+	 * Pairs with smp_load_acquire() in hmm_find_alias(): a walk that sees
+	 * the window restored also sees the current mapping of the BAR.
+	 */
 	smp_store_release(&pgmap->window.revoked, false);
 }
 EXPORT_SYMBOL_GPL(hmm_window_restore);

@@ -38,8 +38,8 @@ EXPORT_SYMBOL_GPL(hmm_alias_to_iosys_map);
  * hmm_alias_dma_map() - map contiguous aliases for DMA, in one piece
  * @dev: the device of the client that the entries were resolved for
  * @hmm_pfn: the first entry, with HMM_PFN_ALIAS set
- * @size: in bytes. Entries with an order, hmm_pfn_to_map_order(), are contiguous
- *	so far
+ * @size: in bytes. Aliases with an order, see hmm_pfn_to_map_order(), are in a
+ *	block of 2^order contiguous aliases, which is aligned to its size
  * @dir: what @dev does with the memory
  * @type: where to note what hmm_alias_dma_unmap() has to know
  *
@@ -48,9 +48,9 @@ EXPORT_SYMBOL_GPL(hmm_alias_to_iosys_map);
  *
  * Context: Any; the lock that makes the entries valid is held, and they are
  * unmapped before they are not valid any more.
- * Return: the address for @dev, to be tested with dma_mapping_error(), which
- * finds one if @hmm_pfn is not a valid alias, @dev does not reach it, or there
- * are no resources to map it.
+ * Return: the DMA address; check it with dma_mapping_error(). It is an error if
+ * @hmm_pfn is not a valid alias, if @dev does not reach it, or if resources are
+ * short.
  */
 dma_addr_t hmm_alias_dma_map(struct device *dev, unsigned long hmm_pfn,
 			     size_t size, enum dma_data_direction dir,

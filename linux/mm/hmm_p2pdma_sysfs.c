@@ -28,7 +28,10 @@ void hmm_trace_alias(unsigned long addr, unsigned long pfn,
 	trace_hmm_alias(addr, pfn, nr_pages, route);
 }
 
-/* Note why @nr_pages have to migrate, if it is not what the caller asks for. */
+/*
+ * Count why @nr_pages have to migrate. Callers that take no aliases are not
+ * counted.
+ */
 void hmm_count_fallback(unsigned long addr, unsigned long nr_pages,
 			enum hmm_route reason)
 {
@@ -48,7 +51,7 @@ void hmm_count_dma(unsigned long nr_pages, bool mapped)
 		this_cpu_add(hmm_p2pdma_stats.dma_unmapped, nr_pages);
 }
 
-/* Of the sysfs file and of the kernel parameter. */
+/* Handle a value of the sysfs file or of the kernel parameter. */
 static int hmm_p2pdma_enable(const char *word)
 {
 	if (sysfs_streq(word, "always"))

@@ -3,10 +3,9 @@
  * Private links between devices, seen from one end: which pagemaps an importer
  * reaches.
  *
- * A page table walk looks a pagemap up with nothing but RCU. It is allowed to
- * see the set as it was: the importer uses the result only if no invalidation
- * has come since, and hmm_peers_remove() invalidates after it has changed the
- * set.
+ * A page table walk looks a pagemap up under RCU only. It may see an old state
+ * of the set: the importer uses the result only if no invalidation has happened
+ * since, and hmm_peers_remove() invalidates after it has changed the set.
  */
 #include <linux/export.h>
 #include <linux/hmm_peers.h>
@@ -27,7 +26,7 @@ EXPORT_SYMBOL_GPL(hmm_peers_init);
 
 /**
  * hmm_peers_fini() - undo hmm_peers_init()
- * @peers: the set, which nobody uses any more
+ * @peers: the set, no longer in use
  *
  * Context: Any.
  */
@@ -66,7 +65,7 @@ EXPORT_SYMBOL_GPL(hmm_peers_add);
  *
  * When this returns, the importer neither uses any page of @pgmap over the
  * link, nor gets one. To that end the pages of @pgmap that are in use are
- * invalidated, for all who have them mapped. They stay where they are.
+ * invalidated in all processes that map them. They stay where they are.
  *
  * Both ends call this when they go away, before the pagemap does.
  *
@@ -87,7 +86,7 @@ EXPORT_SYMBOL_GPL(hmm_peers_remove);
 /**
  * hmm_peers_contain() - is a pagemap in the set?
  * @peers: the set
- * @pgmap: the pagemap, of a page that somebody holds or has found in a page table
+ * @pgmap: the pagemap of a page that is referenced or was found in a page table
  *
  * Context: Any. See hmm_peers_remove() for how long the answer holds.
  * Return: true if it is.

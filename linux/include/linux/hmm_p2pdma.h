@@ -102,9 +102,9 @@ static inline int hmm_pfn_map_local(unsigned long hmm_pfn,
  * @map: the mapping
  * @written: the memory has been written to
  *
- * What was written has arrived when this returns, also for those who reach the
- * memory in another way. So an importer that serializes its accesses, as atomic
- * operations do, unmaps before it unlocks.
+ * When this returns, the writes have reached the memory: all other users see
+ * them. So an importer that serializes its accesses, as atomic operations do,
+ * unmaps before it unlocks.
  *
  * Context: As hmm_pfn_map_local().
  */

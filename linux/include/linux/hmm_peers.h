@@ -27,7 +27,7 @@ void hmm_peers_fini(struct hmm_peers *peers);
 int hmm_peers_add(struct hmm_peers *peers, struct dev_pagemap *pgmap);
 void hmm_peers_remove(struct hmm_peers *peers, struct dev_pagemap *pgmap);
 
-/* migrate_device.c asks as well, in kernels without HMM_MIRROR, too */
+/* migrate_device.c calls this too, and is also built without HMM_MIRROR. */
 #ifdef CONFIG_HMM_MIRROR
 bool hmm_peers_contain(const struct hmm_peers *peers,
 		       const struct dev_pagemap *pgmap);
@@ -41,8 +41,9 @@ static inline bool hmm_peers_contain(const struct hmm_peers *peers,
 
 /**
  * hmm_reaches_privately() - can pages be used as they are, without an alias?
- * @owner: whose pages can be; as &hmm_range.dev_private_owner
- * @peers: and which others can be; may be NULL
+ * @owner: owner of the pagemaps that the importer reaches, as in
+ *	&hmm_range.dev_private_owner
+ * @peers: more pagemaps that it reaches; may be NULL
  * @pgmap: the pagemap of the pages
  *
  * Context: Any. In a page table walk, the answer holds as long as the entry that

@@ -87,7 +87,7 @@ static struct p2pdma_provider *provider_of(struct pci_dev *pdev, int bar)
 
 KUNIT_DEFINE_ACTION_WRAPPER(put_device_of_bar, pci_dev_put, struct pci_dev *);
 
-/* If the test is of kernel mappings, @mapped, the BAR has one for others. */
+/* With @mapped, find a BAR with a kernel mapping that others may use. */
 static struct pci_dev *find_bar(struct kunit *test, int *bar, bool mapped)
 {
 	struct p2pdma_provider *provider;
@@ -203,7 +203,7 @@ static void test_window_is_of_a_provider(struct kunit *test)
 	struct pci_dev *pdev = find_bar(test, &bar, false);
 	struct resource *res;
 
-	/* What is wrong with a BAR is wrong with the copy only */
+	/* Break only the copy of the pci_dev, not the real BAR */
 	KUNIT_ASSERT_NOT_NULL(test, copy);
 	memcpy(copy, pdev, sizeof(*copy));
 	res = pci_resource_n(copy, bar);
@@ -659,7 +659,10 @@ static void test_mmio_that_can_be_mapped(struct kunit *test)
 	dev->bus_dma_limit--;
 	KUNIT_EXPECT_FALSE(test, dma_can_map_mmio(dev, BAR_START, SZ_1M));
 
-	/* Addresses on the bus are below its limit, but some have none */
+	/*
+	 * The bus addresses in dma_range_map are below the bus limit. But some
+	 * addresses are not in dma_range_map.
+	 */
 	dev->dma_range_map = regions;
 	KUNIT_EXPECT_TRUE(test, dma_can_map_mmio(dev, BAR_START, SZ_1M));
 	KUNIT_EXPECT_FALSE(test, dma_can_map_mmio(dev, BAR_START, SZ_2M));

@@ -209,7 +209,10 @@ static int mirror_attach(struct edu_mirror *mirror)
 	err = hmm_dma_map_alloc(&edu->pdev->dev, &mirror->map, mirror->nr_pages,
 				PAGE_SIZE);
 	if (err == -EOPNOTSUPP) {
-		/* DMA may be bounced: map, and so copy, for each transfer */
+		/*
+		 * DMA may be bounced: map for each transfer, so that each
+		 * transfer copies current data.
+		 */
 		mirror->brief = true;
 		mirror->map.pfn_list = kvcalloc(mirror->nr_pages,
 						sizeof(*mirror->map.pfn_list),
@@ -281,7 +284,7 @@ err_destroy:
 
 static void mirror_fini(struct edu_mirror *mirror)
 {
-	/* Until then an exporter may wait for the end of mappings */
+	/* Unmap first: without the notifier, no exporter waits for mappings */
 	scoped_guard(mutex, &mirror->edu->lock)
 		mirror_detach(mirror);
 	mmu_interval_notifier_remove(&mirror->notifier);
@@ -368,7 +371,10 @@ static int mirror_map(struct edu_mirror *mirror, unsigned long addr, size_t len,
 		mirror->dma_addr = hmm_alias_dma_map(dev, *entry, PAGE_SIZE, dir,
 						     &mirror->dma_type);
 		if (dma_mapping_error(dev, mirror->dma_addr)) {
-			/* The walk found it reachable: do without aliases */
+			/*
+			 * The device reaches the alias, but mapping it failed:
+			 * retry without aliases.
+			 */
 			mirror->no_alias = true;
 			*entry = 0;
 			return -EAGAIN;

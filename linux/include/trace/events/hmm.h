@@ -7,7 +7,7 @@
 
 #include <linux/tracepoint.h>
 
-/* For those who read the events by their format, without the kernel's names */
+/* Export the values: tools that parse the format file do not know the enum */
 TRACE_DEFINE_ENUM(HMM_ROUTE_CPU);
 TRACE_DEFINE_ENUM(HMM_ROUTE_BUS);
 TRACE_DEFINE_ENUM(HMM_ROUTE_HOST_BRIDGE);

@@ -42,7 +42,7 @@ struct vsvm_gate {
 	unsigned int closed;
 };
 
-/* Of the engines of all GPUs: they access each other's VRAM */
+/* Gate of all engines: an engine may access the VRAM of another GPU. */
 extern struct vsvm_gate vsvm_engines;
 
 /**
@@ -51,7 +51,7 @@ extern struct vsvm_gate vsvm_engines;
  * @pdev: the PCI function
  * @vram: kernel mapping of BAR 2, through which the engines access VRAM
  * @vram_size: length of BAR 2 in bytes
- * @copies: of the copies from and to @vram
+ * @copies: gate of the copies from and to @vram
  * @window_size: size of the part of VRAM that peers may reach, in bytes
  * @p2p_pool: all memory of the P2PDMA pages, or NULL if there are none
  * @p2p_pool_size: length of @p2p_pool in bytes

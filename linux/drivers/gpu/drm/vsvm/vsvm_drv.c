@@ -254,8 +254,8 @@ static void vsvm_remove(struct pci_dev *pdev)
 
 /*
  * VRAM may lose its contents during sleep. Processes are frozen, so none of
- * them can migrate memory to VRAM again. Threads of the kernel are not: peers
- * lose their way to VRAM first.
+ * them can migrate memory to VRAM again. Kernel threads are not frozen, so
+ * revoke the window first.
  */
 static int vsvm_suspend(struct device *dev)
 {

@@ -2,9 +2,9 @@
 /*
  * Gates: accesses to VRAM wait while a GPU is reset. One reset may concern
  * several GPUs, which are prepared one after the other, with the gates of the
- * first ones closed. So nobody waits at a gate with a lock that the preparation
- * of another GPU needs: a lock that a notifier takes, or the lock of a page of
- * another GPU.
+ * first ones closed. So a thread must not wait at a gate while it holds a lock
+ * that the preparation of another GPU needs: a lock that a notifier takes, or
+ * the lock of a page of another GPU.
  */
 #include "vsvm.h"
 

@@ -125,7 +125,7 @@ static void vsvm_invalidate(struct drm_gpusvm *svm,
 	struct drm_gpusvm_range *base = NULL;
 	unsigned long start, end;
 
-	/* The way of a GPU to its own VRAM stays */
+	/* A GPU keeps the mappings of its own VRAM */
 	if (mmu_range->event == MMU_NOTIFY_REVOKE &&
 	    mmu_range->owner == to_vfile(svm)->vdev)
 		return;

@@ -180,7 +180,7 @@ static struct vsvm_device *page_to_vsvm(struct page *page)
 	return container_of(page_pgmap(page), struct vsvm_device, pgmap);
 }
 
-/* Read-held while pages move, because that maps system memory for the device */
+/* Readers move pages, which maps system memory for the device */
 DEFINE_STATIC_SRCU(vsvm_lost);
 
 static vm_fault_t migrate_to_ram(struct vm_fault *vmf)
@@ -627,7 +627,7 @@ static struct vsvm_bo *bo_get_next(struct vsvm_device *vdev, bool *none)
 /**
  * vsvm_vram_evict() - migrate all of VRAM to system memory
  * @vdev: the GPU; nothing can migrate to it any more
- * @patient: give a page that somebody has locked ten times as long
+ * @patient: retry ten times as often if a page is locked
  *
  * Return: 0; -EIO if the device does not answer; or the error, such as -ENOMEM,
  * that has kept memory from migrating for a long time.
