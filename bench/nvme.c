@@ -23,34 +23,13 @@
 #include "figures.h"
 #include "gpu.h"
 #include "measure.h"
+#include "mode.h"
+#include "must.h"
 
 #define DISK	"/dev/nvme0n1"
 #define MIB	((size_t)1 << 20)
 #define SIZE	(64 * MIB)
 #define ROUNDS	9
-
-enum way { DIRECT, MIGRATE, READ, NR_WAYS };
-
-static const char * const way_names[NR_WAYS] = { "p2pdma", "off", "ram" };
-
-static __attribute__((noreturn, format(printf, 1, 2)))
-void die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fprintf(stderr, "bench-nvme: ");
-	vfprintf(stderr, format, args);
-	fprintf(stderr, "\n");
-	va_end(args);
-	exit(1);
-}
-
-static void check(const char *what, int err)
-{
-	if (err)
-		die("%s: %s", what, strerror(-err));
-}
 
 static void read_to_ram(int disk, uint8_t *buf)
 {
@@ -83,50 +62,50 @@ static void to_vram(int gpu, uint8_t *buf)
 {
 	uint64_t pages;
 
-	check("migration to VRAM", gpu_to_vram(gpu, buf, SIZE, &pages));
+	must(gpu_to_vram(gpu, buf, SIZE, &pages), "migration to VRAM");
 	if (pages != SIZE / getpagesize())
 		die("only %" PRIu64 " pages fit into VRAM", pages);
 }
 
-/* One way, in seconds. The old data in the buffer is never that of the disk. */
-static double measure(enum way way, int gpu, int blk, int disk, uint8_t *buf,
+/* One mode, in seconds. The old data in the buffer is never that of the disk. */
+static double measure(enum mode mode, int gpu, int blk, int disk, uint8_t *buf,
 		      uint64_t expected)
 {
 	struct drm_vsvm_counters before, after;
 	double start;
 	uint64_t sum;
 
-	check("fill", gpu_fill(gpu, buf, SIZE, way));
-	if (way == DIRECT)
+	must(gpu_fill(gpu, buf, SIZE, mode), "fill");
+	if (mode == P2PDMA)
 		to_vram(gpu, buf);
 	else
-		check("migration to RAM", gpu_to_ram(gpu, buf, SIZE));
+		must(gpu_to_ram(gpu, buf, SIZE), "migration to RAM");
 
-	check("counters", gpu_counters(gpu, &before));
+	must(gpu_counters(gpu, &before), "counters");
 	start = now();
-	if (way == DIRECT)
+	if (mode == P2PDMA)
 		read_directly(blk, disk, buf);
 	else
 		read_to_ram(disk, buf);
-	if (way == MIGRATE)
+	if (mode == OFF)
 		to_vram(gpu, buf);
 	start = now() - start;
-	check("counters", gpu_counters(gpu, &after));
+	must(gpu_counters(gpu, &after), "counters");
 
-	if (way == DIRECT && after.pages_to_ram != before.pages_to_ram)
+	if (mode == P2PDMA && after.pages_to_ram != before.pages_to_ram)
 		die("%" PRIu64 " pages migrated to RAM: is vsvm loaded with p2p_pages=1, and the disk able to reach it? see hmmp2p topo",
 		    (uint64_t)(after.pages_to_ram - before.pages_to_ram));
-	check("sum", gpu_sum(gpu, buf, SIZE, &sum));
+	must(gpu_sum(gpu, buf, SIZE, &sum), "sum");
 	if (sum != expected)
-		die("%s: wrong data", way_names[way]);
+		die("%s: wrong data", mode_names[mode]);
 
 	return start;
 }
 
 int main(void)
 {
-	double rate[NR_WAYS][ROUNDS];
-	int gpu, blk, disk, round, way;
+	double rate[NR_MODES][ROUNDS];
+	int gpu, blk, disk, round, mode;
 	uint64_t expected;
 	uint8_t *buf;
 
@@ -148,12 +127,12 @@ int main(void)
 		die("write to " DISK ": %s", strerror(errno));
 
 	for (round = 0; round < ROUNDS; round++)
-		for (way = 0; way < NR_WAYS; way++)
-			rate[way][round] = SIZE / MIB /
-				measure(way, gpu, blk, disk, buf, expected);
+		for (mode = 0; mode < NR_MODES; mode++)
+			rate[mode][round] = SIZE / MIB /
+				measure(mode, gpu, blk, disk, buf, expected);
 
-	for (way = 0; way < NR_WAYS; way++)
-		figure("disk to VRAM", "64 MiB", way_names[way], "MiB/s",
-		       median(rate[way], ROUNDS));
+	for (mode = 0; mode < NR_MODES; mode++)
+		figure("disk to VRAM", "64 MiB", mode_names[mode], "MiB/s",
+		       median(rate[mode], ROUNDS));
 	return 0;
 }

@@ -26,6 +26,8 @@
 #include "figures.h"
 #include "gpu.h"
 #include "measure.h"
+#include "mode.h"
+#include "must.h"
 #include "p2pdma.h"
 #include "peer.h"
 #include "rdma.h"
@@ -41,17 +43,7 @@
 #define ROUNDS_S	2.0
 #define BUSY_S		60
 
-enum mode { P2PDMA, OFF, RAM, NR_MODES };
-
-static const char * const mode_names[NR_MODES] = { "p2pdma", "off", "ram" };
-
 static int was_enabled;
-
-static void must(int error, const char *what)
-{
-	if (error < 0)
-		errx(EXIT_FAILURE, "%s: %s", what, strerror(-error));
-}
 
 static void restore(void)
 {

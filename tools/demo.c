@@ -24,6 +24,7 @@
 #include "content.h"
 #include "gpu.h"
 #include "measure.h"
+#include "must.h"
 #include "p2pdma.h"
 #include "peer.h"
 #include "rdma.h"
@@ -58,29 +59,6 @@ struct round {
 };
 
 static int was_enabled;
-
-static void die(const char *format, ...) __attribute__((format(printf, 1, 2),
-							noreturn));
-
-static void die(const char *format, ...)
-{
-	va_list args;
-
-	fflush(stdout);
-	fputs("hmmp2p-demo: ", stderr);
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-	exit(EXIT_FAILURE);
-}
-
-static void must(int err, const char *what)
-{
-	if (err < 0)
-		die("%s: %s; the kernel's log (dmesg) may tell more", what,
-		    strerror(-err));
-}
 
 static void restore_switch(void)
 {

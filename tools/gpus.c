@@ -20,6 +20,7 @@
 #include "content.h"
 #include "gpu.h"
 #include "measure.h"
+#include "must.h"
 #include "p2pdma.h"
 
 #define MIB		(1UL << 20)
@@ -76,13 +77,6 @@ static struct demo demo = {
 
 static int was_enabled;
 static const char * const json_bool[] = { "false", "true" };
-
-static void must(int err, const char *what)
-{
-	if (err < 0)
-		errx(EXIT_FAILURE, "%s: %s; the kernel's log (dmesg) may tell more",
-		     what, strerror(-err));
-}
 
 static double fastest(double a, double b)
 {

@@ -9,8 +9,6 @@
 #define GOAL_PREFETCH	10.0	/* at least, times the pages/s without p2pdma */
 #define GOAL_ROUND	1.2	/* at most, times the time in plain RAM */
 
-const char * const mode_names[NR_MODES] = { "p2pdma", "off", "ram" };
-
 /* A row of the table, and the key in the JSON; counts have no decimals. */
 static const struct {
 	const char *label;

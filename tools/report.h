@@ -11,14 +11,8 @@
 #include <stdio.h>
 
 #include "content.h"
+#include "mode.h"
 #include "p2pdma.h"
-
-/*
- * P2PDMA: the buffer is in VRAM, and the peer reaches it there
- * OFF: the same with the feature switched off, as in Linux without it
- * RAM: the buffer stays in RAM, where the CPU does the GPU's work
- */
-enum mode { P2PDMA, OFF, RAM, NR_MODES };
 
 enum figure {
 	MIGRATED_OUT,
@@ -54,8 +48,6 @@ struct report {
 	int prefetches;
 	struct result results[NR_MODES];
 };
-
-extern const char * const mode_names[NR_MODES];
 
 uint64_t count_aliases(const struct counters *c);
 
