@@ -20,7 +20,7 @@ help: ## Show this
 ## DEMO=gpus          a demo of GPUs that reach each other; SIZE= in MiB
 ## TESTS='mm uapi'    only those suites of tests/suites
 ## FULL=1             make test: everything, on all topologies
-## JOBS=1             make test: machines that run at a time; default: processors / 2
+## JOBS=1             make test: machines that run at a time; default: processors
 ## STRESS_S=120 FUZZ_S=60   how long those tests go on, in seconds
 ## FORCE=1            drop edits made in build/linux
 ## V=1                name each file that is built
