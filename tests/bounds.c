@@ -331,7 +331,7 @@ FIXTURE_TEARDOWN(bounds)
 	}								\
 } while (0)
 
-TEST_F(bounds, what_is_named_is_reached)
+TEST_F(bounds, access_inside_an_mr_works)
 {
 	static const size_t offsets[] = {
 		0, PAGE - 8, MR_SIZE / 2 + 8, MR_SIZE - 5 * PAGE - 16,
@@ -356,7 +356,7 @@ TEST_F(bounds, what_is_named_is_reached)
 	}
 }
 
-TEST_F(bounds, what_is_not_is_out_of_reach)
+TEST_F(bounds, access_outside_an_mr_is_refused)
 {
 	uint64_t iova = self->iova, addr = (uintptr_t)self->rig.buf.mem + MR_AT;
 	const struct { uint64_t iova; size_t size; } outside[] = {
@@ -554,12 +554,12 @@ static void windows(struct __test_metadata *_metadata, FIXTURE_DATA(bounds) *sel
 	EXPECT_EQ(0, ibv_dealloc_mw(mw));
 }
 
-TEST_F(bounds, window_of_type_1)
+TEST_F(bounds, mw_type_1)
 {
 	windows(_metadata, self, IBV_MW_TYPE_1, false);
 }
 
-TEST_F(bounds, window_of_type_2)
+TEST_F(bounds, mw_type_2)
 {
 	windows(_metadata, self, IBV_MW_TYPE_2, false);
 }
@@ -697,7 +697,7 @@ TEST_F(bounds, windows_are_of_the_mr)
 }
 
 /* Local invalidate requests of the far side, and of a stranger, with the window's key. */
-TEST_F(bounds, a_window_is_its_owners_to_invalidate)
+TEST_F(bounds, only_its_owner_invalidates_an_mw)
 {
 	struct rig *rig = &self->rig;
 	struct ibv_mw *mw = ibv_alloc_mw(rig->conn.far.pd, IBV_MW_TYPE_2);
@@ -809,7 +809,7 @@ TEST(a_receive_begins_at_its_beginning)
 }
 
 /* The kernel checks the elements of a request again when the response arrives. */
-TEST(an_answer_goes_to_what_there_is)
+TEST(response_rechecks_the_sge)
 {
 	struct waiting waiting;
 	struct rxe_send_wqe *wqe;
@@ -843,7 +843,7 @@ static void *post_on(void *arg)
 }
 
 /* A thread posts as fast as the kernel flushes the queues of a QP that has failed. */
-TEST(queues_that_never_end)
+TEST(flush_of_a_busy_queue_ends)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
 	struct endless endless = {};
@@ -927,7 +927,7 @@ static int read_mac(uint8_t *mac)
 }
 
 /* Requests of old libraries contain a source address, which the kernel must not use. */
-TEST(datagrams_are_of_who_sends_them)
+TEST(ud_source_address_is_not_forged)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD };
 	struct ibv_qp_init_attr init;

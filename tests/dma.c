@@ -316,7 +316,7 @@ static void reads_by(struct __test_metadata *_metadata, FIXTURE_DATA(dma) *self,
 }
 
 /* An administrator changes the ports while the devices are in use. */
-TEST_F(dma, follows_ports_that_begin_to_redirect)
+TEST_F(dma, acs_change_changes_the_route)
 {
 	/* Here a switch has a direct route, which redirecting ports block */
 	bool acs = !strcmp(getenv("LAB_REASON") ?: "", "acs_redirect");
@@ -670,7 +670,7 @@ FIXTURE_TEARDOWN(wait)
 	close(self->edu);
 }
 
-TEST_F(wait, for_a_page_keeps_nobody_from_copying)
+TEST_F(wait, for_a_page_lets_others_copy)
 {
 	static const uint8_t zeroes[PAGE];
 

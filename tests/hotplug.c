@@ -1258,7 +1258,7 @@ FIXTURE_TEARDOWN(gpu_pulled)
 	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
 }
 
-TEST_F(gpu_pulled, is_told_to_who_uses_it)
+TEST_F(gpu_pulled, user_gets_sigbus)
 {
 	struct buffer *buf = &self->rig.buf;
 	uint64_t sum;
@@ -1270,7 +1270,7 @@ TEST_F(gpu_pulled, is_told_to_who_uses_it)
 	ASSERT_EQ(0, take_away(&self->dev, 1, UNBIND, false));
 }
 
-TEST_F(gpu_pulled, is_told_to_who_comes_later)
+TEST_F(gpu_pulled, later_user_gets_sigbus)
 {
 	struct rig *rig = &self->rig;
 	struct buffer *buf = &rig->buf;

@@ -695,7 +695,7 @@ static void *reader_main(void *arg)
 	return NULL;
 }
 
-TEST_F(link, to_a_gpu_that_goes_is_missed_by_nobody)
+TEST_F(link, unbind_of_the_far_gpu_keeps_data)
 {
 	struct buffer *buf = &self->buf;
 	struct reader readers[] = {
@@ -962,7 +962,7 @@ static char task_state(pid_t pid, pid_t tid)
 	return state ? state[2] : 0;
 }
 
-TEST(that_goes_waits_for_no_process)
+TEST(that_goes_down_does_not_wait_for_mmap_lock)
 {
 	char dir[] = "/tmp/link-XXXXXX", path[64], options[128];
 	struct keeper *keeper;

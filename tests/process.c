@@ -486,7 +486,7 @@ static int importer_reads(struct worker *worker)
 	return rig_differs(worker->rig) == -1 ? 0 : -EILSEQ;
 }
 
-TEST_F(process, memory_in_vram_outlives_sleep)
+TEST_F(process, suspend_keeps_memory_in_vram)
 {
 	struct rig rig;
 	struct worker worker = { .rig = &rig };

@@ -578,7 +578,7 @@ static int prefetch_too_much(struct worker *worker)
 	return err == -EFAULT || err == -EBUSY ? 0 : err ? err : -ENODATA;
 }
 
-TEST(walk_that_fails_leaves_no_pages_that_went)
+TEST(failed_walk_keeps_no_stale_pfns)
 {
 	/* The walk is most likely to find the last pages to go */
 	size_t size = MIB(16), hole = size - PAGE, tail = hole - MIB(1);
@@ -772,7 +772,7 @@ TEST_F(flight, is_over_before_its_last_page_changes)
 
 static const struct transfer two_pages = { .importer = EDU, .end = 2 * PAGE };
 
-TEST(transfer_holds_up_who_changes_its_page_and_nobody_else)
+TEST(transfer_holds_up_changes_of_its_page_only)
 {
 	bool goes_on = false;
 	struct rig *rig;

@@ -683,7 +683,7 @@ static bool killed_in_time(struct child *child)
 	return true;
 }
 
-TEST(nobody_waits_for_the_pages_of_others)
+TEST(page_faults_of_others_are_not_waited_for)
 {
 	struct rig rig;
 	struct child child;
@@ -752,7 +752,7 @@ static int end_one_by_one(void *arg __attribute__((unused)))
 	return 0;
 }
 
-TEST(what_is_to_go_waits_for_no_page)
+TEST(destroy_does_not_wait_for_a_page)
 {
 	struct child child;
 
@@ -862,7 +862,7 @@ static int change_while_stalled(void *arg)
 	return err ?: -ibv_modify_qp(r.qp, &attr, IBV_QP_MAX_DEST_RD_ATOMIC);
 }
 
-TEST(who_waits_for_pages_can_be_killed)
+TEST(kill_ends_the_wait_for_a_page)
 {
 	volatile int *begins = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -912,7 +912,7 @@ static int go_before_packets(void *arg __attribute__((unused)))
 	return 0;
 }
 
-TEST(a_qp_goes_before_its_packets)
+TEST(destroy_qp_with_packets_in_flight)
 {
 	struct child child;
 
@@ -1077,7 +1077,7 @@ static void __attribute__((noreturn)) be_killed(void)
 }
 
 /* As the OOM reaper does with a process that takes long to die. */
-TEST(memory_of_a_victim_can_be_taken)
+TEST(oom_reaper_takes_odp_memory)
 {
 	int status, pidfd;
 	pid_t pid;

@@ -304,7 +304,7 @@ TEST_F(sides, a_flush_that_has_no_turn_fails)
 }
 
 /* ... nor for a request that a later response has acknowledged as well. */
-TEST_F(sides, a_turn_ends_with_a_later_answer)
+TEST_F(sides, later_response_returns_the_rd_atomic_credit)
 {
 	struct ibv_qp_attr attr = { .sq_psn = 0, .max_rd_atomic = 1 };
 	uint64_t raddr = (uintptr_t)self->buf.mem;
@@ -565,7 +565,7 @@ static enum ibv_qp_state state_of(struct ibv_qp *qp)
 }
 
 /* A QP can go from SQD to RTS, as from RTS, without any other attribute. */
-TEST_F(sides, a_qp_is_in_no_state_but_its_own)
+TEST_F(sides, cur_state_has_to_match)
 {
 	const int mask = IBV_QP_STATE | IBV_QP_CUR_STATE;
 	struct ibv_qp_attr attr = {
@@ -979,7 +979,7 @@ static int comp_events(struct ibv_cq *cq)
 }
 
 /* Events for completions that do not fit, and events that are asked for. */
-TEST_F(datagrams, events_that_nobody_reads_are_few)
+TEST_F(datagrams, unread_events_are_limited)
 {
 	struct rdma r = self->near;
 	struct ibv_wc wc;
@@ -1342,7 +1342,7 @@ FIXTURE_TEARDOWN(shared)
 }
 
 /* A message whose end never arrives has taken the receive. */
-TEST_F(shared, what_has_been_taken_comes_back)
+TEST_F(shared, srq_receive_is_flushed_on_error)
 {
 	struct ibv_wc wc = {};
 	struct ibv_mr *mr;
@@ -1368,7 +1368,7 @@ TEST_F(shared, what_has_been_taken_comes_back)
 	munmap(mem, PAGE);
 }
 
-TEST_F(shared, is_as_large_as_the_kernel_knows)
+TEST_F(shared, srq_size_is_the_kernels_copy)
 {
 	struct rxe_queue_buf *queue = raw_find_queue(WR_ID);
 	struct ibv_srq_attr before, attr;

@@ -345,7 +345,7 @@ static int fills_vram(void *arg)
 	return err ?: wait_until(stage, 2) ?: buffer_differs(&buf) != -1;
 }
 
-TEST_F(uapi, nobody_keeps_all_of_vram)
+TEST_F(uapi, old_memory_is_evicted_for_others)
 {
 	volatile int *stage = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -420,7 +420,7 @@ TEST_F(watch, pagemap_scan_sees_a_peer_write)
 
 /* Userfaultfd */
 
-TEST_F(watch, userfaultfd_is_told_of_writes)
+TEST_F(watch, userfaultfd_wp_sees_writes)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
