@@ -85,6 +85,7 @@ static int cost_fault(struct cost_mirror *mirror, struct hmm_cost_run *run)
 #ifdef CONFIG_HMM_P2PDMA
 	struct hmm_client client = {
 		.dma_dev = run->flags & HMM_COST_DMA ? &cost_edu->dev : NULL,
+		.cpu = !(run->flags & HMM_COST_DMA),
 	};
 
 	if (run->flags & HMM_COST_CLIENT)
