@@ -929,7 +929,7 @@ static int read_mac(uint8_t *mac)
 /* Requests of old libraries contain a source address, which the kernel must not use. */
 TEST(ud_source_address_is_not_forged)
 {
-	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD };
+	struct ibv_qp_attr attr = {};
 	struct ibv_qp_init_attr init;
 	struct datagram datagrams[2];
 	struct ibv_recv_wr *bad, wr = { .num_sge = 1 };
@@ -967,11 +967,7 @@ TEST(ud_source_address_is_not_forged)
 	memcpy(&own, addr.gid.raw + 12, sizeof(own));
 
 	/* Nothing is sent while the queue is draining or drained */
-	attr.qp_state = IBV_QPS_SQD;
-	ASSERT_EQ(0, ibv_modify_qp(from, &attr, IBV_QP_STATE));
-	do {
-		ASSERT_EQ(0, ibv_query_qp(from, &attr, IBV_QP_STATE, &init));
-	} while (attr.sq_draining);
+	ASSERT_EQ(0, qp_drain(from));
 	ASSERT_EQ(0, post_datagram(from, ah, to->qp_num, QKEY, 1));
 	wqe = raw_find_wqe(WR_ID);
 	ASSERT_NE(NULL, wqe);

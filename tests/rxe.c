@@ -723,7 +723,8 @@ TEST_F(sides, an_answer_that_waits_for_a_timer_keeps_no_qp)
 /* As many packets as may be under way, to a page that does not arrive. */
 TEST_F(sides, a_request_whose_packets_wait_has_a_timeout)
 {
-	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD };
+	/* Three attempts, 134 ms each */
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD, .timeout = 15, .retry_cnt = 2 };
 	struct ibv_sge sge = { .addr = (uintptr_t)self->buf.mem, .length = MIB(1) };
 	struct ibv_send_wr *bad, wr = {
 		.opcode = IBV_WR_RDMA_WRITE, .sg_list = &sge, .num_sge = 1,
@@ -740,10 +741,7 @@ TEST_F(sides, a_request_whose_packets_wait_has_a_timeout)
 	sge.lkey = near_mr->lkey;
 	wr.wr.rdma.remote_addr = (uintptr_t)held.mem;
 	wr.wr.rdma.rkey = mr->rkey;
-	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE));
-	/* Three attempts, 134 ms each */
-	attr.timeout = 15;
-	attr.retry_cnt = 2;
+	ASSERT_EQ(0, qp_drain(self->near->qp));
 	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT));
 	attr.qp_state = IBV_QPS_RTS;
 	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE));

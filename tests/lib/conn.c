@@ -70,6 +70,22 @@ void qp_wait_for_error(struct ibv_qp *qp, int ms)
 		usleep(1000);
 }
 
+int qp_drain(struct ibv_qp *qp)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD };
+	struct ibv_qp_init_attr init;
+	int err, ms = 10000;
+
+	err = ibv_modify_qp(qp, &attr, IBV_QP_STATE);
+	while (!err && (err = ibv_query_qp(qp, &attr, IBV_QP_STATE, &init)) == 0 &&
+	       attr.sq_draining) {
+		if (!ms--)
+			return -ETIMEDOUT;
+		usleep(1000);
+	}
+	return -err;
+}
+
 int conn_revive(struct conn *conn)
 {
 	int err;

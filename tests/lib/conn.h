@@ -18,5 +18,7 @@ int conn_revive(struct conn *conn);
 /* Its parts: wait for a QP that fails, and make it ready to be connected. */
 void qp_wait_for_error(struct ibv_qp *qp, int ms);
 int qp_restart(struct ibv_qp *qp);
+/* Send nothing more, and wait until the requests under way are done. */
+int qp_drain(struct ibv_qp *qp);
 
 #endif
