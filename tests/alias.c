@@ -104,7 +104,7 @@ FIXTURE_TEARDOWN(alias)
 } while (0)
 
 /* A GPU could ask for aliases of its own memory, but gets the private pages. */
-TEST_F(alias, of_own_memory_is_not_wanted)
+TEST_F(alias, own_gpu_gets_private_pages_not_aliases)
 {
 	struct rig *rig = &self->rig;
 
@@ -117,7 +117,7 @@ TEST_F(alias, of_own_memory_is_not_wanted)
 	EXPECT_STATS(0, 0, 0);
 }
 
-TEST_F(alias, of_another_gpus_memory_is_its_place_on_the_bus)
+TEST_F(alias, peer_gpu_gets_pci_alias_of_each_page_in_place)
 {
 	struct rig *rig = &self->rig;
 
@@ -130,7 +130,7 @@ TEST_F(alias, of_another_gpus_memory_is_its_place_on_the_bus)
 	EXPECT_EQ(self->evicted, pages_evicted(rig->gpu));
 }
 
-TEST_F(alias, is_not_given_out_while_switched_off)
+TEST_F(alias, enabled_never_hands_out_no_alias)
 {
 	struct rig *rig = &self->rig;
 
@@ -145,7 +145,7 @@ TEST_F(alias, is_not_given_out_while_switched_off)
 	EXPECT_EQ(self->evicted, pages_evicted(rig->gpu));
 }
 
-TEST_F(alias, switch_takes_two_words)
+TEST_F(alias, enabled_accepts_only_always_and_never)
 {
 	static const char path[] = "/sys/kernel/mm/hmm_p2pdma/enabled";
 
@@ -158,7 +158,7 @@ TEST_F(alias, switch_takes_two_words)
 	EXPECT_EQ(self->evicted, pages_evicted(self->rig.gpu));
 }
 
-TEST_F(alias, of_each_page_is_counted_once)
+TEST_F(alias, alias_cpu_counts_each_page_of_an_mr_once)
 {
 	struct rig *rig = &self->rig;
 
@@ -228,7 +228,7 @@ static void count_pages(const char *line, void *arg)
 #define ALIAS_EVENT	TRACE "events/hmm/hmm_alias/"
 #define FALLBACK_EVENT	TRACE "events/hmm/hmm_alias_fallback/"
 
-TEST_F(alias, of_a_huge_page_is_found_in_one_step)
+TEST_F(alias, hmm_alias_event_covers_one_page_table_entry)
 {
 	struct rig *rig = &self->rig;
 	struct traced traced = { .mem = rig->buf.mem, .tail = " route=cpu\n" };
@@ -250,7 +250,7 @@ static int do_nothing(void *arg)
 }
 
 /* After fork() a page has no alias for writing. */
-TEST_F(alias, that_is_not_given_out_is_traced_and_counted)
+TEST_F(alias, readonly_fallback_after_fork_is_traced_and_counted)
 {
 	struct rig *rig = &self->rig;
 	struct traced traced = { .mem = rig->buf.mem, .tail = " reason=readonly\n" };
@@ -273,7 +273,7 @@ TEST_F(alias, that_is_not_given_out_is_traced_and_counted)
 }
 
 /* Tools that parse the format file do not know the kernel's enum names. */
-TEST_F(alias, trace_has_numbers_in_its_format)
+TEST_F(alias, trace_format_has_enum_values_as_numbers)
 {
 	EXPECT_EQ(0, system("grep -q 'host_bridge' " ALIAS_EVENT "format"));
 	EXPECT_EQ(0, system("grep -q 'revoked' " FALLBACK_EVENT "format"));
@@ -326,7 +326,7 @@ static long walks_of_memory_without_a_window(struct rig *rig, int dmirror,
 	return err ? err : (long)walks;
 }
 
-TEST_F(alias, where_there_is_none_costs_no_more_walks)
+TEST_F(alias, client_without_window_causes_no_extra_walks)
 {
 	int dmirror = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
 	long on, off;
@@ -358,7 +358,7 @@ TEST_F(alias, residency_populates_nothing)
 	buffer_unmap(&hole);
 }
 
-TEST_F(alias, registration_populates_nothing)
+TEST_F(alias, odp_mr_registration_populates_no_page)
 {
 	struct buffer hole;
 	struct ibv_mr *mr;
@@ -375,7 +375,7 @@ TEST_F(alias, registration_populates_nothing)
 	buffer_unmap(&hole);
 }
 
-TEST_F(alias, registration_leaves_swapped_out_memory_there)
+TEST_F(alias, odp_mr_registration_leaves_pages_in_swap)
 {
 	struct rig *rig = &self->rig;
 	size_t pos;
@@ -388,7 +388,7 @@ TEST_F(alias, registration_leaves_swapped_out_memory_there)
 }
 
 /* Memory that userfaultfd protects against any access is reported to no device. */
-TEST_F(alias, of_protected_memory_is_not_there)
+TEST_F(alias, uffd_rwp_hides_private_pages_and_aliases)
 {
 	struct rig *rig = &self->rig;
 	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_RWP };
@@ -440,7 +440,7 @@ TEST_F(alias, snapshot_of_a_caller_without_a_client_is_empty)
 
 /* Callers that do not ask for aliases get the same as without this feature */
 
-TEST_F(alias, is_not_for_a_gpu_that_takes_the_memory_over)
+TEST_F(alias, migration_to_other_gpu_uses_no_alias)
 {
 	struct rig *rig = &self->rig;
 
@@ -454,7 +454,7 @@ TEST_F(alias, is_not_for_a_gpu_that_takes_the_memory_over)
 	EXPECT_EQ(PAGES, pages_in_vram(self->other, rig->buf.mem, SIZE));
 }
 
-TEST_F(alias, is_not_for_a_caller_without_a_client)
+TEST_F(alias, read_without_client_migrates_pages_to_ram)
 {
 	struct rig *rig = &self->rig;
 	struct hmm_dmirror_cmd cmd = {
@@ -480,7 +480,7 @@ TEST_F(alias, is_not_for_a_caller_without_a_client)
 }
 
 /* Such an MR is not on-demand: it pins its pages for as long as it lives. */
-TEST_F(alias, is_not_for_an_mr_that_pins)
+TEST_F(alias, pinned_mr_migrates_pages_to_ram)
 {
 	struct rig *rig = &self->rig;
 	uint64_t pages;
@@ -513,7 +513,7 @@ TEST_F(alias, is_not_for_an_mr_that_pins)
 
 /* Two GPUs */
 
-TEST_F(alias, mr_over_memory_of_two_gpus)
+TEST_F(alias, mr_accesses_vram_of_two_gpus_in_place)
 {
 	struct rig *rig = &self->rig;
 	uint64_t other_evicted;
@@ -537,7 +537,7 @@ TEST_F(alias, mr_over_memory_of_two_gpus)
 	EXPECT_EQ(other_evicted, pages_evicted(self->other));
 }
 
-TEST_F(alias, transfer_from_gpu_to_gpu)
+TEST_F(alias, rdma_transfers_between_vram_of_two_gpus_in_place)
 {
 	struct rig *rig = &self->rig;
 	uint64_t other_evicted;
@@ -577,7 +577,7 @@ static int move_to_one_or_the_other(struct worker *worker)
 	return gpu_to_vram(gpu, worker->rig->buf.mem, SIZE, NULL);
 }
 
-TEST_F(alias, follows_memory_from_gpu_to_gpu)
+TEST_F(alias, rdma_atomics_follow_pages_that_move_between_gpus)
 {
 	struct rig *rig = &self->rig;
 	struct worker worker = { .rig = rig, .gpu = self->other };

@@ -255,7 +255,7 @@ TEST_F(blk, reads_into_ram_and_writes_from_it)
 }
 
 /* Pages just swapped in are clean: the kernel drops them unless the read dirties them. */
-TEST_F(blk, what_is_read_into_ram_is_swapped_out_with_it)
+TEST_F(blk, disk_read_dirties_clean_pages_in_ram)
 {
 	size_t size = HUGE_PAGE, at;
 
@@ -312,7 +312,7 @@ static int mix(struct buffer *buf, int advice, const int *gpu)
 	return err;
 }
 
-TEST_F(blk, reads_into_memory_of_all_kinds)
+TEST_F(blk, disk_reads_into_mix_of_ram_and_vram_of_two_gpus)
 {
 	unsigned int i;
 
@@ -322,7 +322,7 @@ TEST_F(blk, reads_into_memory_of_all_kinds)
 		READ(KINDS_AT + i * PAGE - SECTOR, 2 * PAGE + SECTOR, i * SECTOR);
 }
 
-TEST_F(blk, writes_from_memory_of_all_kinds)
+TEST_F(blk, disk_writes_from_mix_of_ram_and_vram_of_two_gpus)
 {
 	unsigned int i;
 
@@ -332,7 +332,7 @@ TEST_F(blk, writes_from_memory_of_all_kinds)
 		WRITE(KINDS_AT + i * PAGE - SECTOR, 2 * PAGE + SECTOR, i * PAGE);
 }
 
-TEST_F(blk, switched_off_the_memory_migrates)
+TEST_F(blk, enabled_never_makes_vram_migrate_for_disk_io)
 {
 	struct tally before = tally_read(self->gpu), after;
 
@@ -347,7 +347,7 @@ TEST_F(blk, switched_off_the_memory_migrates)
 }
 
 /* The first disk is a virtio disk, whose driver does not support such memory. */
-TEST_F(blk, disk_that_knows_only_ram_makes_the_memory_migrate)
+TEST_F(blk, disk_without_pci_p2pdma_makes_vram_migrate)
 {
 	int disk = open("/dev/vda", O_RDONLY | O_DIRECT | O_CLOEXEC);
 	struct tally before = tally_read(self->gpu), after;
@@ -365,7 +365,7 @@ TEST_F(blk, disk_that_knows_only_ram_makes_the_memory_migrate)
 	EXPECT_EQ(0, in_vram(self, 0, PAGE));
 }
 
-TEST_F(blk, sees_what_the_page_cache_holds_and_the_reverse)
+TEST_F(blk, disk_io_is_coherent_with_page_cache)
 {
 	int cached = open(DISK, O_RDWR | O_CLOEXEC);
 	size_t at = HUGE_PAGE - PAGE, size = 3 * PAGE + SECTOR;
@@ -400,7 +400,7 @@ static int partition(int disk, int op, off_t start, off_t size)
 	return ioctl(disk, BLKPG, &arg) ? -errno : 0;
 }
 
-TEST_F(blk, partition_begins_and_ends_where_it_should)
+TEST_F(blk, partition_limits_disk_io_to_its_sectors)
 {
 	off_t start = MIB(1) + SECTOR, size = MIB(4);
 	int disk = self->disk;
@@ -509,7 +509,7 @@ static int transfer_all(FIXTURE_DATA(blk) *self, uint32_t flags, size_t at,
 	return 0;
 }
 
-TEST_F(blk, memory_migrates_during_requests)
+TEST_F(blk, disk_io_keeps_data_while_pages_migrate)
 {
 	struct rig rig = { .buf = self->buf };
 	struct worker worker = { .rig = &rig, .gpu = self->gpu[0] };
@@ -547,7 +547,7 @@ static void __attribute__((noreturn)) run_until_killed(volatile int *ready)
 	_exit(3);
 }
 
-TEST_F(blk, process_is_killed_during_a_request)
+TEST_F(blk, sigkill_ends_process_during_disk_io)
 {
 	volatile int *ready = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -657,7 +657,7 @@ static void request_at_end(struct __test_metadata *_metadata,
 				      (stay + go) * PAGE));
 }
 
-TEST_F(blk_window, ends_in_the_middle_of_a_request)
+TEST_F(blk_window, disk_io_across_window_end_migrates_pages_outside)
 {
 	const char *reason = reachable() ? "fallback_outside_window" :
 					   "fallback_unreachable";
@@ -908,7 +908,7 @@ static ssize_t call_direct(const struct call *call, int fd, const void *mem)
 	return done < 0 ? -errno : done;
 }
 
-TEST_F(o_direct, calls_are_the_same)
+TEST_F(o_direct, hmm_blk_returns_the_same_as_o_direct)
 {
 	const struct call *call;
 	ssize_t direct, ours;
@@ -950,7 +950,7 @@ TEST_F(o_direct, calls_are_the_same)
 }
 
 /* O_DIRECT returns no short count if the pages before the hole need more than one bio. */
-TEST_F(o_direct, hole_is_found_however_far_it_is)
+TEST_F(o_direct, hmm_blk_returns_short_count_before_hole)
 {
 	uint8_t *mem = self->buf.mem;
 
@@ -963,7 +963,7 @@ TEST_F(o_direct, hole_is_found_however_far_it_is)
 			 mem + HOLE + PAGE, MIB(3), SECTOR));
 }
 
-TEST(secret_memory_is_not_the_disks)
+TEST(disk_io_on_memfd_secret_fails_with_efault)
 {
 	int blk = blk_open(), disk = open(DISK, O_RDWR | O_DIRECT | O_CLOEXEC);
 	int secret = syscall(SYS_memfd_secret, 0);
@@ -983,7 +983,7 @@ TEST(secret_memory_is_not_the_disks)
 	close(blk);
 }
 
-TEST_F(o_direct, read_only_disk_stays_so)
+TEST_F(o_direct, disk_write_to_read_only_disk_fails_with_eperm)
 {
 	struct call call = { .size = PAGE, .write = true };
 	int fd = self->fds[RW], on = 1, off = 0;
@@ -1003,7 +1003,7 @@ TEST_F(o_direct, read_only_disk_stays_so)
 }
 
 /* O_DIRECT has no counterpart of these calls. */
-TEST_F(o_direct, nonsense_is_refused)
+TEST_F(o_direct, hmm_blk_ioctl_rejects_invalid_arguments)
 {
 	int blk = self->blk, disk = self->fds[RW];
 	uint8_t *mem = self->buf.mem;
@@ -1032,7 +1032,7 @@ TEST_F(o_direct, nonsense_is_refused)
 	close(file);
 }
 
-TEST_F(o_direct, argument_is_not_changed)
+TEST_F(o_direct, hmm_blk_ioctl_writes_only_the_done_field)
 {
 	struct hmm_blk_io io = {
 		.fd = self->fds[RW],
@@ -1113,7 +1113,7 @@ static int vram_is_used_by_disk(void)
 	return err;
 }
 
-TEST(p2pmem_has_nothing_to_give)
+TEST(p2pmem_allocate_gives_user_space_no_vram)
 {
 	struct drm_vsvm_info info;
 	unsigned int i;
@@ -1137,7 +1137,7 @@ TEST(p2pmem_has_nothing_to_give)
 }
 
 /* Each time the module is loaded, struct pages of both GPUs take 8 MiB. */
-TEST(struct_pages_come_and_go_with_the_module)
+TEST(module_reload_leaks_no_p2pdma_struct_pages)
 {
 	uint64_t available;
 	int i;

@@ -400,7 +400,7 @@ TEST_F(bounds, access_outside_an_mr_is_refused)
 }
 
 /* A process prefetches its own memory, but reaches no further than its peers. */
-TEST_F(bounds, prefetch)
+TEST_F(bounds, advise_mr_prefetch_checks_mr_bounds)
 {
 	struct ibv_pd *pd = self->rig.conn.far.pd;
 	uint64_t iova = self->iova;
@@ -440,7 +440,7 @@ TEST_F(bounds, prefetch)
 }
 
 /* Keys that do not exist, or do not allow a prefetch */
-TEST_F(bounds, prefetch_by_other_keys)
+TEST_F(bounds, advise_mr_prefetch_checks_lkey_pd_and_access)
 {
 	struct ibv_pd *pd = self->rig.conn.far.pd, *pd2;
 	struct ibv_mr *ro, *pinned, *foreign;
@@ -554,23 +554,23 @@ static void windows(struct __test_metadata *_metadata, FIXTURE_DATA(bounds) *sel
 	EXPECT_EQ(0, ibv_dealloc_mw(mw));
 }
 
-TEST_F(bounds, mw_type_1)
+TEST_F(bounds, mw_type_1_bounds_remote_access)
 {
 	windows(_metadata, self, IBV_MW_TYPE_1, false);
 }
 
-TEST_F(bounds, mw_type_2)
+TEST_F(bounds, mw_type_2_bounds_remote_access)
 {
 	windows(_metadata, self, IBV_MW_TYPE_2, false);
 }
 
-TEST_F(bounds, window_that_begins_at_zero)
+TEST_F(bounds, zero_based_mw_bounds_remote_access)
 {
 	windows(_metadata, self, IBV_MW_TYPE_2, true);
 }
 
 /* The memory is visible to all devices already, so a flush only succeeds or fails. */
-TEST_F(bounds, flush)
+TEST_F(bounds, flush_checks_mr_bounds_mw_bounds_and_type)
 {
 	struct rig *rig = &self->rig;
 	struct rdma *near = &rig->conn.near, *far = &rig->conn.far;
@@ -635,7 +635,7 @@ TEST_F(bounds, flush)
 }
 
 /* The window still holds its MR after the QP is gone. */
-TEST_F(bounds, a_qp_goes_before_its_window)
+TEST_F(bounds, bound_mw_pins_mr_after_qp_is_destroyed)
 {
 	struct ibv_mw *mw;
 	struct conn conn;
@@ -664,7 +664,7 @@ TEST_F(bounds, a_qp_goes_before_its_window)
 	conn_down(&conn);
 }
 
-TEST_F(bounds, windows_are_of_the_mr)
+TEST_F(bounds, bind_mw_rejects_range_outside_mr)
 {
 	struct rig *rig = &self->rig;
 	uint64_t iova = self->iova;
@@ -697,7 +697,7 @@ TEST_F(bounds, windows_are_of_the_mr)
 }
 
 /* Local invalidate requests of the far side, and of a stranger, with the window's key. */
-TEST_F(bounds, only_its_owner_invalidates_an_mw)
+TEST_F(bounds, local_invalidate_rejects_unbound_and_foreign_mw)
 {
 	struct rig *rig = &self->rig;
 	struct ibv_mw *mw = ibv_alloc_mw(rig->conn.far.pd, IBV_MW_TYPE_2);
@@ -731,7 +731,7 @@ TEST_F(bounds, only_its_owner_invalidates_an_mw)
 /*
  * Requests that the test writes into a send queue itself.
  */
-TEST(what_only_the_kernel_may_ask_for)
+TEST(user_wqe_with_fast_reg_opcode_is_rejected)
 {
 	struct conn conn;
 
@@ -742,7 +742,7 @@ TEST(what_only_the_kernel_may_ask_for)
 	conn_down(&conn);
 }
 
-TEST(inline_data_is_of_the_request)
+TEST(user_wqe_with_inline_data_outside_it_is_rejected)
 {
 	struct buffer buf;
 	struct ibv_mr *mr;
@@ -770,7 +770,7 @@ TEST(inline_data_is_of_the_request)
 #define WR_ID	0x5a5a5a5a12345678
 
 /* The kernel ignores the progress that a process writes into a receive request. */
-TEST(a_receive_begins_at_its_beginning)
+TEST(receive_ignores_dma_state_in_user_wqe)
 {
 	static const uint32_t begins[] = { 1, 0x7fffffff, ~0U };
 	struct rxe_recv_wqe *wqe;
@@ -809,7 +809,7 @@ TEST(a_receive_begins_at_its_beginning)
 }
 
 /* The kernel checks the elements of a request again when the response arrives. */
-TEST(response_rechecks_the_sge)
+TEST(read_response_revalidates_sges_of_user_wqe)
 {
 	struct waiting waiting;
 	struct rxe_send_wqe *wqe;
@@ -843,7 +843,7 @@ static void *post_on(void *arg)
 }
 
 /* A thread posts as fast as the kernel flushes the queues of a QP that has failed. */
-TEST(flush_of_a_busy_queue_ends)
+TEST(qp_error_flush_ends_while_a_thread_posts)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
 	struct endless endless = {};
@@ -1030,7 +1030,7 @@ static int connect_again(struct conn *conn, unsigned int answers)
 	return err ?: rdma_connect(&conn->near, &far);
 }
 
-TEST(flush_needs_room_for_its_answer)
+TEST(flush_without_responder_resources_is_rejected)
 {
 	struct buffer buf;
 	struct ibv_mr *mr;
@@ -1054,7 +1054,7 @@ TEST(flush_needs_room_for_its_answer)
 }
 
 /* A request that was lost goes to the same address when it is sent again. */
-TEST(an_atomic_write_that_is_sent_again)
+TEST(retried_atomic_write_keeps_remote_address)
 {
 	struct rxe_queue_buf *queue;
 	struct rdma_addr near, far;
@@ -1090,7 +1090,7 @@ TEST(an_atomic_write_that_is_sent_again)
 }
 
 /* The number of prefetches that a process has under way is limited. */
-TEST(prefetches_under_way)
+TEST(process_has_limit_of_pending_prefetches)
 {
 	struct ibv_sge sge;
 	struct ibv_mr *mr;
@@ -1166,28 +1166,28 @@ static void big(struct __test_metadata *_metadata, size_t size)
 
 #define GIB(n)	((size_t)(n) << 30)
 
-TEST(mr_of_2_GiB)
+TEST(rdma_reaches_all_of_mr_of_2_gib)
 {
 	big(_metadata, GIB(2));
 }
 
-TEST(mr_of_4_GiB)
+TEST(rdma_reaches_all_of_mr_of_4_gib)
 {
 	big(_metadata, GIB(4));
 }
 
-TEST(mr_of_5_GiB)
+TEST(rdma_reaches_all_of_mr_of_5_gib)
 {
 	big(_metadata, GIB(5) + PAGE);
 }
 
-TEST(mr_of_64_GiB)
+TEST(rdma_reaches_all_of_mr_of_64_gib)
 {
 	big(_metadata, GIB(64));
 }
 
 /* The range need not be mapped: there is not enough memory for the page list. */
-TEST(mr_that_is_too_large)
+TEST(oversized_mr_fails_with_enomem)
 {
 	static const size_t sizes[] = { GIB(1024), GIB(8192), GIB(64 * 1024) };
 	struct rdma r;
@@ -1206,7 +1206,7 @@ TEST(mr_that_is_too_large)
  * A request to unmapped memory fails halfway, after all checks of the request itself.
  * The next request, on a new connection of the same QPs, must not see its state.
  */
-TEST(a_request_that_failed_is_forgotten)
+TEST(failed_request_leaves_no_state_for_next_request)
 {
 	struct attempt hole = { .size = 64 }, a = { .size = 64 };
 	struct rig rig;
@@ -1339,23 +1339,23 @@ static void pays_for(struct __test_metadata *_metadata, int (*create)(struct rdm
 	rmdir(CGROUPS);
 }
 
-TEST(a_process_pays_for_the_lists_of_its_mrs)
+TEST(memcg_is_charged_for_mr_page_lists)
 {
 	pays_for(_metadata, reg_nothing, -ENOMEM);
 }
 
-TEST(a_process_pays_for_its_queues)
+TEST(memcg_is_charged_for_qp_queues)
 {
 	pays_for(_metadata, create_idle_qp, -ENOMEM);
 }
 
-TEST(a_process_pays_for_page_tables)
+TEST(memcg_is_charged_for_page_tables_of_prefetch)
 {
 	pays_for(_metadata, prefetch_sparsely, 1);
 }
 
 /* Not even the kernel has a mapping of secret memory. */
-TEST(secret_memory)
+TEST(rdma_on_memfd_secret_fails)
 {
 	static const char secret[] = "that nobody is told";
 	struct attempt a = { .size = 64 };

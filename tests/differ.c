@@ -580,7 +580,7 @@ FIXTURE_TEARDOWN(differ)
 	rmdir(CGROUP "/differ");
 }
 
-TEST_F_TIMEOUT(differ, place_makes_no_difference, 14400)
+TEST_F_TIMEOUT(differ, aliases_migration_and_ram_give_same_results, 14400)
 {
 	static struct sequence batch[BATCH];
 	const char *seconds = getenv("FUZZ_S");

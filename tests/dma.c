@@ -131,7 +131,7 @@ TEST_F(dma, writes_vram)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->a, self->gpu[0]));
 }
 
-TEST_F(dma, from_gpu_to_gpu)
+TEST_F(dma, dma_copies_from_gpu_to_gpu)
 {
 	ASSERT_EQ(0, buffer_to_vram(&self->a, self->gpu[0], 0, SIZE));
 	ASSERT_EQ(0, buffer_to_vram(&self->b, self->gpu[1], 0, SIZE));
@@ -139,19 +139,19 @@ TEST_F(dma, from_gpu_to_gpu)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->b, self->gpu[1]));
 }
 
-TEST_F(dma, from_place_to_place_on_one_gpu)
+TEST_F(dma, dma_copies_within_vram_of_one_gpu)
 {
 	ASSERT_EQ(0, buffer_to_vram(&self->a, self->gpu[1], 0, SIZE));
 	COPY(&self->a, SIZE - PAGE - 3, &self->a, HUGE_PAGE - 7, PAGE);
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->a, self->gpu[1]));
 }
 
-TEST_F(dma, from_ram_to_ram)
+TEST_F(dma, dma_copies_from_ram_to_ram)
 {
 	COPY(&self->a, 1, &self->b, PAGE - 1, PAGE + 1);
 }
 
-TEST_F(dma, range_in_ram_and_in_vram)
+TEST_F(dma, dma_copies_range_across_ram_and_vram)
 {
 	ASSERT_EQ(0, buffer_to_vram(&self->a, self->gpu[0], HUGE_PAGE,
 				    HUGE_PAGE));
@@ -161,7 +161,7 @@ TEST_F(dma, range_in_ram_and_in_vram)
 }
 
 /* Only the device has written to the page since it was last on disk. */
-TEST_F(dma, writes_to_a_clean_page)
+TEST_F(dma, dma_write_dirties_clean_page)
 {
 	volatile uint8_t *page = self->a.mem + HUGE_PAGE + PAGE;
 
@@ -172,7 +172,7 @@ TEST_F(dma, writes_to_a_clean_page)
 	EXPECT_EQ(-1, buffer_differs(&self->a));
 }
 
-TEST_F(dma, switched_off_the_memory_migrates)
+TEST_F(dma, enabled_never_makes_vram_migrate_for_dma)
 {
 	struct tally before, after;
 
@@ -197,7 +197,7 @@ static int move_away(struct worker *worker)
 	return err == -EOPNOTSUPP && dma_bounces() ? 0 : err;
 }
 
-TEST_F(dma, memory_migrates_during_a_copy)
+TEST_F(dma, dma_keeps_data_while_pages_migrate)
 {
 	struct rig rig = { .buf = self->a };
 	struct worker worker = { .rig = &rig, .gpu = self->gpu[0] };
@@ -214,7 +214,7 @@ TEST_F(dma, memory_migrates_during_a_copy)
 }
 
 /* A bounce buffer is a copy, and stale as soon as the CPU writes to the memory. */
-TEST_F(dma, gpu_works_on_the_memory_itself)
+TEST_F(dma, gpu_rejects_ram_that_it_could_only_bounce)
 {
 	bool bounced = dma_bounces();
 	uint64_t *mem, sum = 1;
@@ -232,7 +232,7 @@ TEST_F(dma, gpu_works_on_the_memory_itself)
 }
 
 /* Memory that the device cannot address bounces, or has a low address with an IOMMU. */
-TEST_F(dma, device_that_cannot_address_memory_reaches_it)
+TEST_F(dma, dma_with_32_bit_mask_copies_vram_and_ram)
 {
 	close(self->edu);
 	ASSERT_EQ(0, system("modprobe -r hmm_edu && modprobe hmm_edu dma_bits=32"));
@@ -249,7 +249,7 @@ TEST_F(dma, device_that_cannot_address_memory_reaches_it)
 }
 
 /* BARs are far above RAM: a device that can address only RAM cannot reach them. */
-TEST_F(dma, device_that_cannot_address_the_window_reads_ram)
+TEST_F(dma, window_above_dma_mask_is_unreachable)
 {
 	bool iommu = lab_route_is("iommu");
 	uint64_t before;
@@ -350,7 +350,7 @@ static unsigned long traced(const char *event, const char *pci, const char *says
 }
 
 /* A GPU maps another GPU's memory only if the route needs it, and unmaps all of it. */
-TEST_F(dma, gpu_unmaps_what_it_has_mapped)
+TEST_F(dma, gpu_unmaps_each_dma_mapping_of_peer_vram)
 {
 	unsigned long mapped, unmapped;
 	char pci[32];
@@ -376,7 +376,7 @@ TEST_F(dma, gpu_unmaps_what_it_has_mapped)
 }
 
 /* With swiotlb=force, both ends of a copy bounce, except memory at a bus address. */
-TEST_F(dma, bounces_if_it_has_to)
+TEST_F(dma, swiotlb_force_bounces_all_but_bus_addresses)
 {
 	char pci[PCI_ADDR_LEN];
 
@@ -391,7 +391,7 @@ TEST_F(dma, bounces_if_it_has_to)
 	EXPECT_EQ(0, file_write(TRACE, ""));
 }
 
-TEST_F(dma, nonsense_is_refused)
+TEST_F(dma, hmm_edu_ioctl_rejects_invalid_arguments)
 {
 	uint8_t *mem = self->a.mem;
 	int edu = self->edu;
@@ -537,7 +537,7 @@ TEST_F(access, cow_when_device_writes)
 
 /* Kinds of pages that exist only in system memory. */
 
-TEST(page_of_all_zeroes_and_page_of_a_file_are_not_written_to)
+TEST(dma_write_breaks_cow_of_zero_page_and_file_page)
 {
 	static const uint8_t zeroes[2 * PAGE];
 	uint8_t *mem, data[100], seen[8];
@@ -575,7 +575,7 @@ TEST(page_of_all_zeroes_and_page_of_a_file_are_not_written_to)
 	close(edu);
 }
 
-TEST(secret_memory_is_not_the_devices)
+TEST(dma_on_memfd_secret_fails_with_efault)
 {
 	int edu = edu_open(), secret = syscall(SYS_memfd_secret, 0);
 	uint8_t *mem, data[8] = "nothing";
@@ -670,7 +670,7 @@ FIXTURE_TEARDOWN(wait)
 	close(self->edu);
 }
 
-TEST_F(wait, for_a_page_lets_others_copy)
+TEST_F(wait, faulting_copy_lets_other_copies_run)
 {
 	static const uint8_t zeroes[PAGE];
 
@@ -684,7 +684,7 @@ TEST_F(wait, for_a_page_lets_others_copy)
 			      self->buf.shadow, PAGE));
 }
 
-TEST_F(wait, for_a_page_does_not_keep_the_device)
+TEST_F(wait, unbind_does_not_wait_for_faulting_copy)
 {
 	pid_t pid;
 
@@ -698,7 +698,7 @@ TEST_F(wait, for_a_page_does_not_keep_the_device)
 }
 
 /* The copy takes about a minute if nothing stops it. */
-TEST(copy_lets_the_machine_be_suspended)
+TEST(long_dma_copy_freezes_for_suspend)
 {
 	int edu = edu_open(), status;
 	struct buffer buf;
@@ -791,7 +791,7 @@ static size_t find_end(FIXTURE_DATA(dma_window) *self)
 	return 0;
 }
 
-TEST_F(dma_window, ends_in_the_middle_of_a_huge_page)
+TEST_F(dma_window, huge_page_across_window_end_has_no_alias)
 {
 	size_t end = find_end(self);
 	bool huge = variant->advice == MADV_HUGEPAGE;
@@ -813,7 +813,7 @@ TEST_F(dma_window, ends_in_the_middle_of_a_huge_page)
 }
 
 /* A page without an alias migrates, and the rest of its allocation with it. */
-TEST_F(dma_window, ends_in_the_middle_of_a_copy)
+TEST_F(dma_window, dma_across_window_end_migrates_pages_outside)
 {
 	const char *route = reachable() ? alias_route() : "alias_bus";
 	const char *reason = reachable() ? "fallback_outside_window" :

@@ -85,7 +85,7 @@ FIXTURE_TEARDOWN(no_alias)
 	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
-TEST_F(no_alias, importer_reads_from_ram)
+TEST_F(no_alias, importer_read_migrates_pages_without_alias)
 {
 	struct rig *rig = &self->rig;
 
@@ -97,7 +97,7 @@ TEST_F(no_alias, importer_reads_from_ram)
 	EXPECT_EQ(-1, rig_differs(rig));
 }
 
-TEST_F(no_alias, importer_writes_to_ram)
+TEST_F(no_alias, importer_write_migrates_pages_without_alias)
 {
 	struct rig *rig = &self->rig;
 	uint64_t before = stat_read(variant->reason);
@@ -154,7 +154,7 @@ FIXTURE_TEARDOWN(partial_window)
 	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
-TEST_F(partial_window, decides_page_by_page)
+TEST_F(partial_window, rdma_read_migrates_only_pages_outside_window)
 {
 	struct rig *rig = &self->rig;
 	uint64_t inside = self->info.window_size / PAGE;
@@ -186,7 +186,7 @@ TEST_F(partial_window, decides_page_by_page)
 }
 
 /* VRAM in the window is allocated first, even if there is room elsewhere. */
-TEST(window_is_filled_first)
+TEST(vram_in_window_is_allocated_first)
 {
 	struct rig rig;
 	uint64_t evicted, before;
@@ -257,7 +257,7 @@ static int rebind_gpu(struct rig *rig, const char *pci)
 	return 0;
 }
 
-TEST_F(gpu_unbind, leaves_the_data_in_ram)
+TEST_F(gpu_unbind, unbind_migrates_vram_to_ram)
 {
 	struct rig *rig = &self->rig;
 
@@ -271,7 +271,7 @@ TEST_F(gpu_unbind, leaves_the_data_in_ram)
 	ASSERT_EQ(0, rebind_gpu(rig, self->pci));
 }
 
-TEST_F(gpu_unbind, leaves_files_of_no_device)
+TEST_F(gpu_unbind, open_files_return_enodev_after_unbind)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -295,7 +295,7 @@ TEST_F(gpu_unbind, leaves_files_of_no_device)
 	close(old);
 }
 
-TEST_F(gpu_unbind, is_followed_by_a_new_device)
+TEST_F(gpu_unbind, old_mr_gets_aliases_of_rebound_gpu)
 {
 	struct rig *rig = &self->rig;
 	uint64_t evicted;
@@ -312,7 +312,7 @@ TEST_F(gpu_unbind, is_followed_by_a_new_device)
 	EXPECT_EQ(evicted, pages_evicted(rig->gpu));
 }
 
-TEST_F(gpu_unbind, leaves_the_other_gpu_alone)
+TEST_F(gpu_unbind, unbind_keeps_pages_of_other_gpu_in_vram)
 {
 	struct rig *rig = &self->rig;
 	int other = gpu_open(1);
@@ -339,7 +339,7 @@ static int child_sees_its_own(void *arg)
 	return buffer_differs(&rig->buf) != -1;
 }
 
-TEST_F(gpu_unbind, with_memory_of_two_processes)
+TEST_F(gpu_unbind, unbind_migrates_pages_shared_by_fork)
 {
 	struct rig *rig = &self->rig;
 	struct child child;
@@ -382,7 +382,7 @@ leave_heir(struct heir *heir, int advice)
 	_exit(0);
 }
 
-TEST_F(gpu_unbind, after_the_process_that_migrated_the_memory)
+TEST_F(gpu_unbind, unbind_migrates_pages_inherited_from_exited_process)
 {
 	struct rig *rig = &self->rig;
 	struct heir *heir;
@@ -460,7 +460,7 @@ static int remove_under(struct rig *rig, const char *pci,
 	return err ? err : work_err;
 }
 
-TEST_F(gpu_unbind, under_an_importer)
+TEST_F(gpu_unbind, rdma_atomics_succeed_during_unbind)
 {
 	struct rig *rig = &self->rig;
 	int i;
@@ -472,20 +472,20 @@ TEST_F(gpu_unbind, under_an_importer)
 	}
 }
 
-TEST_F(gpu_unbind, under_gpu_work)
+TEST_F(gpu_unbind, gpu_op_returns_enodev_during_unbind)
 {
 	EXPECT_EQ(-ENODEV, remove_under(&self->rig, self->pci, gpu_sums_up));
 	EXPECT_EQ(-1, rig_differs(&self->rig));
 }
 
-TEST_F(gpu_unbind, under_migration)
+TEST_F(gpu_unbind, migration_returns_enodev_during_unbind)
 {
 	EXPECT_EQ(-ENODEV, remove_under(&self->rig, self->pci, memory_moves));
 	EXPECT_EQ(-1, rig_differs(&self->rig));
 }
 
 /* The memory of the process is freed while the device goes. */
-TEST_F(gpu_unbind, while_a_process_is_killed)
+TEST_F(gpu_unbind, unbind_succeeds_while_process_is_killed)
 {
 	struct rig *rig = &self->rig;
 	volatile int *ready = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
@@ -531,7 +531,7 @@ TEST_F(gpu_unbind, module_stays_while_a_file_is_open)
 	EXPECT_EQ(-EAGAIN, module_try_unload());
 }
 
-TEST_F(gpu_unbind, module_stays_while_a_file_of_no_device_is_open)
+TEST_F(gpu_unbind, module_stays_while_file_of_unbound_gpu_is_open)
 {
 	int old = dup(self->rig.gpu);
 
@@ -555,7 +555,7 @@ TEST_F(gpu_unbind, module_stays_while_memory_is_in_use)
 	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 }
 
-TEST_F(gpu_unbind, module_comes_back)
+TEST_F(gpu_unbind, reloaded_module_gives_aliases_to_old_mr)
 {
 	struct rig *rig = &self->rig;
 	uint64_t evicted;
@@ -577,7 +577,7 @@ TEST_F(gpu_unbind, module_comes_back)
 }
 
 /* The driver binds only devices that it is told to: ivshmem devices may be anything. */
-TEST(driver_waits_to_be_told)
+TEST(driver_binds_only_by_override_or_parameter)
 {
 	char pci[2][32], command[256];
 	int i, gpu;

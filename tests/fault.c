@@ -435,7 +435,7 @@ static bool is_expected(const int *errnos, int err)
 	return !err;
 }
 
-TEST_F(nth, failure_is_told_and_harms_nothing)
+TEST_F(nth, each_injected_failure_is_returned_and_keeps_data)
 {
 	struct fault *f = &self->f;
 	unsigned int n, told = 0;
@@ -533,7 +533,7 @@ FIXTURE_TEARDOWN(callback)
 	EXPECT_EQ(0, rig_fini(&self->f.rig));
 }
 
-TEST_F(callback, fails_and_memory_stays_in_ram)
+TEST_F(callback, failed_migration_to_vram_leaves_pages_in_ram)
 {
 	static const char * const functions[] = {
 		"vsvm_populate_mm", "populate_devmem_pfn", "copy_to_devmem"
@@ -566,7 +566,7 @@ static int child_touches(void *arg)
 	return *(volatile uint8_t *)arg;
 }
 
-TEST_F(callback, fails_and_memory_stays_in_vram)
+TEST_F(callback, failed_copy_to_ram_leaves_pages_in_vram)
 {
 	struct rig *rig = &self->f.rig;
 	struct child child;
@@ -593,7 +593,7 @@ TEST_F(callback, fails_and_memory_stays_in_vram)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(callback, fails_and_a_gpu_that_goes_tries_again)
+TEST_F(callback, unbind_retries_failed_copy_to_ram)
 {
 	struct rig *rig = &self->f.rig;
 	char pci[PCI_ADDR_LEN];
@@ -611,7 +611,7 @@ TEST_F(callback, fails_and_a_gpu_that_goes_tries_again)
 }
 
 /* The driver retries for some time, then drops the memory. No process gets wrong data. */
-TEST_F(callback, fails_for_good_and_a_gpu_goes_all_the_same)
+TEST_F(callback, unbind_drops_vram_if_copy_to_ram_keeps_failing)
 {
 	struct rig *rig = &self->f.rig;
 	char pci[PCI_ADDR_LEN];
@@ -635,7 +635,7 @@ TEST_F(callback, fails_for_good_and_a_gpu_goes_all_the_same)
 }
 
 /* Mapping another GPU's memory fails, as it does if the IOMMU has no room for it. */
-TEST_F(callback, fails_to_map_and_the_page_migrates)
+TEST_F(callback, failed_dma_map_of_alias_makes_page_migrate)
 {
 	struct rig *rig = &self->f.rig;
 	int other = gpu_open(1);

@@ -132,7 +132,7 @@ TEST_F(fork, cow_when_importer_prefetches_for_writing)
 	CHECK_FORK();
 }
 
-TEST_F(fork, cow_when_importer_adds)
+TEST_F(fork, cow_when_importer_does_fetch_add)
 {
 	FORK(child_sees_its_own);
 
@@ -162,7 +162,7 @@ TEST_F(fork, cow_when_gpu_writes)
 	CHECK_FORK();
 }
 
-TEST_F(fork, cow_when_all_write)
+TEST_F(fork, cow_when_child_gpu_and_importer_write)
 {
 	FORK(child_writes_with_cpu);
 
@@ -189,7 +189,7 @@ TEST_F(fork, cow_when_gpu_of_child_writes)
 	CHECK_FORK();
 }
 
-TEST_F(fork, importer_reads_in_place)
+TEST_F(fork, importer_reads_shared_pages_without_migration)
 {
 	FORK(child_sees_its_own);
 
@@ -227,7 +227,7 @@ static int fork_child(struct worker *worker)
 	       gpu_to_vram(rig->gpu, rig->buf.mem, SIZE, NULL) : 0;
 }
 
-TEST_F(fork, cow_while_importer_adds)
+TEST_F(fork, cow_while_importer_does_fetch_add)
 {
 	struct rig *rig = &self->rig;
 	struct worker worker = { .rig = rig };

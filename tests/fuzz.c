@@ -407,7 +407,7 @@ static bool all_have_worked(void)
 }
 
 /* The harness's limit is only a backup for the test's own limit, FUZZ_S. */
-TEST_F_TIMEOUT(fuzz, calls_are_as_their_headers_have_them, 7200)
+TEST_F_TIMEOUT(fuzz, ioctls_return_only_documented_results, 7200)
 {
 	const char *seconds = getenv("FUZZ_S");
 	struct fuzzer parent = { .rng = fuzz_shared->seed + 1 };

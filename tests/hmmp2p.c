@@ -184,7 +184,7 @@ TEST_F(topo, lists_exporters)
 	EXPECT_EQ(0, text("topo", "^ +vsvm card[0-9]+ +vsvm card[0-9]+ *$"));
 }
 
-TEST_F(topo, shows_how_a_device_gets_there)
+TEST_F(topo, topo_shows_route_from_device_to_vram)
 {
 	EXPECT_TRUE(json("topo -j", "[.[].routes[] | select(.importer == $ENV.EDU) |"
 			 "[.exporter, .route, .reason]] =="
@@ -193,7 +193,7 @@ TEST_F(topo, shows_how_a_device_gets_there)
 	EXPECT_EQ(0, text("topo", "^$EDU +hmm_edu hmm_edu-$EDU +$ROUTE +$ROUTE *$"));
 }
 
-TEST_F(topo, shows_how_the_cpu_gets_there)
+TEST_F(topo, topo_shows_route_from_cpu_to_vram)
 {
 	EXPECT_TRUE(json("topo -j", "[.[].routes[] | select(.importer == \"cpu\").route] == [\"cpu\", \"cpu\"] and "
 			 "[.[].importers[] | select(.address == \"cpu\").names] == [[\"rxe0\"]]"));
@@ -217,7 +217,7 @@ TEST_F(topo, shows_names_and_paths)
 			 "[\"hmm_edu\", [\"hmm_edu-\" + $ENV.EDU]]"));
 }
 
-TEST_F(topo, leaves_out_what_does_not_import)
+TEST_F(topo, topo_omits_non_importers_without_all)
 {
 	EXPECT_EQ(1, text("topo", "virtio"));
 	EXPECT_EQ(0, text("topo -a", "^0000:[0-9a-f:.]+ +virtio-pci "));
@@ -293,7 +293,7 @@ TEST_F(topo, shows_windows)
 	EXPECT_EQ(0, text("topo", "^  $GPU0  $((SIZE >> 20)) MiB at $(printf '0x%x' $(cat $T/start)), mapped for the CPU, "));
 }
 
-TEST_F(topo, shows_other_windows)
+TEST_F(topo, topo_shows_cpu_map_and_struct_pages_of_windows)
 {
 	self->reloaded = true;
 	ASSERT_EQ(0, vsvm_reload("cpu_map=0"));
@@ -353,7 +353,7 @@ TEST_F(topo, says_that_there_is_no_exporter)
 	EXPECT_TRUE(json("topo -j", ".[0].exporters == [] and .[0].routes == [] and .[0].windows == []"));
 }
 
-TEST_F(topo, says_that_it_is_switched_off)
+TEST_F(topo, topo_and_stat_report_enabled_never)
 {
 	ASSERT_EQ(0, aliases_enable(false));
 	EXPECT_EQ(0, text("topo", "^Switched off.* >/sys/kernel/mm/hmm_p2pdma/enabled$"));
@@ -389,7 +389,7 @@ static int sh_with_many(const char *script)
 	return sh_with(MANY_ROUTES, MANY_WINDOWS, script);
 }
 
-TEST_F(topo, understands_what_later_kernels_may_say)
+TEST_F(topo, topo_accepts_unknown_keys_and_reasons)
 {
 	EXPECT_EQ(0, sh_with_many("$HMMP2P topo -aj >$T/json"));
 	EXPECT_TRUE(json_is("[.[].routes[] | [.exporter, .importer, .route, .reason, .redirect, .redirect_cut]][:6] =="
@@ -423,7 +423,7 @@ TEST_F(topo, shows_that_nothing_reaches_a_revoked_window)
 }
 
 /* One parameter for all pairs, as the kernel uses only one; here it is not complete. */
-TEST_F(topo, merges_boot_parameters)
+TEST_F(topo, topo_merges_ports_into_one_disable_acs_redir)
 {
 	EXPECT_EQ(0, sh_with_many("$HMMP2P topo -a >$T/text"));
 	EXPECT_EQ(0, sh("grep -x ' *pci=disable_acs_redir=0000:02:00.0;0000:02:01.0;0000:02:02.0' $T/text >$T/parameter"));
@@ -442,7 +442,7 @@ TEST_F(topo, sorts_windows_and_escapes_strings)
 	EXPECT_TRUE(json_is("[.[].routes[].reason] == [null, \"\\\"\\\\\\u0001\"]"));
 }
 
-TEST_F(topo, does_not_guess_at_another_format)
+TEST_F(topo, hmmp2p_rejects_unknown_debugfs_format)
 {
 	EXPECT_EQ(1, sh_with("0000:03:00.0 0000:05:00.0 bus\\n", "", "$HMMP2P topo 2>$T/err"));
 	EXPECT_EQ(0, sh("grep -q 'pci_p2pdma_routes: unknown format' $T/err && [ $(wc -l <$T/err) -eq 1 ]"));
@@ -486,7 +486,7 @@ static bool counted(const char *filter)
 	       json_is(program);
 }
 
-TEST_F(stat, counts_pages)
+TEST_F(stat, stat_counts_aliases_of_cpu_route)
 {
 	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, sh("$HMMP2P stat -j >$T/old"));
@@ -540,7 +540,7 @@ TEST_F(stat, counts_pages_by_route)
 	close(gpus[1]);
 }
 
-TEST_F(stat, shows_what_the_kernel_shows)
+TEST_F(stat, stat_values_equal_kernel_counters)
 {
 	ASSERT_EQ(0, rig_init_in_vram(&self->rig, SIZE, MADV_HUGEPAGE));
 	EXPECT_EQ(0, rig_register(&self->rig));
@@ -567,7 +567,7 @@ TEST_F(stat, text_has_routes_and_reasons)
 	EXPECT_EQ(0, sh("grep -Eqx ' +11 +22 +33 +22  outside_window 4, unreachable 5, revoked 6, readonly 7' $T/text"));
 }
 
-TEST_F(stat, counts_what_has_no_window)
+TEST_F(stat, stat_counts_fallback_no_window)
 {
 	self->reloaded = true;
 	ASSERT_EQ(0, vsvm_reload("window_mb=0"));
@@ -580,7 +580,7 @@ TEST_F(stat, counts_what_has_no_window)
 }
 
 /* Exact counts would tell any user what other processes do. */
-TEST_F(stat, is_for_root_and_says_so)
+TEST_F(stat, stat_and_topo_require_root)
 {
 	EXPECT_EQ(1, sh_as(NOBODY, "$HMMP2P stat >$T/text 2>$T/err"));
 	EXPECT_EQ(0, sh("grep -q root $T/err && [ $(wc -l <$T/err) -eq 1 ] && [ ! -s $T/text ]"));
@@ -635,14 +635,14 @@ TEST_F(stat, rates_are_of_each_interval)
 	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
-TEST_F(stat, rates_in_text_are_those_of_the_json)
+TEST_F(stat, stat_text_prints_one_line_per_interval)
 {
 	EXPECT_EQ(0, text("stat -i 0.1 -c 3", "^ +[0-9]+[.][0-9]{3} +0 +0 +0 +0$"));
 	EXPECT_EQ(0, sh("[ $(wc -l <$T/text) -eq 4 ] && [ $(grep -c 'pages/s' $T/text) -eq 1 ]"));
 	EXPECT_EQ(0, sh("head -1 $T/text | grep -q '^  seconds  pages/s  '"));
 }
 
-TEST_F(stat, rates_in_text_are_those_of_the_counters)
+TEST_F(stat, stat_text_rates_match_counter_changes)
 {
 	EXPECT_EQ(0, sh_with_stats("alias_cpu 1000000\\nfallback_revoked 0\\n",
 				   "$HMMP2P stat -i 1 -c 4 >$T/text & until [ -s $T/text ]; do sleep 0.05; done;"
@@ -653,7 +653,7 @@ TEST_F(stat, rates_in_text_are_those_of_the_counters)
 }
 
 /* The command goes on until no process reads its output. */
-TEST_F(stat, samples_come_at_once)
+TEST_F(stat, stat_flushes_each_sample_and_ends_on_epipe)
 {
 	EXPECT_EQ(0, sh("timeout 20 sh -c '{ $HMMP2P stat -ji 0.1; echo $? >$T/status; } |"
 			"{ head -n 2 >$T/json; }'"));
@@ -707,7 +707,7 @@ TEST_F(command, help_is_no_error)
 	EXPECT_EQ(0, text("stat --help", "--interval SECONDS"));
 }
 
-TEST_F(command, output_that_is_lost_is_an_error)
+TEST_F(command, write_error_on_stdout_is_reported)
 {
 	static const char * const args[] = {
 		"topo", "topo -j", "stat", "stat -j", "stat -i 0.1", "--help",
@@ -738,7 +738,7 @@ TEST_F(command, colours_are_for_terminals)
 	EXPECT_EQ(0, sh("sed 1d $T/text | grep -q none && ! grep -q '\033' $T/text"));
 }
 
-TEST_F(command, errors_tell_the_cure)
+TEST_F(command, error_for_missing_debugfs_or_option_names_the_fix)
 {
 	EXPECT_EQ(1, sh("unshare -m sh -c 'umount -l /sys/kernel/debug; $HMMP2P topo 2>$T/err'"));
 	EXPECT_EQ(0, sh("grep -q 'mount -t debugfs' $T/err && [ $(wc -l <$T/err) -eq 1 ]"));

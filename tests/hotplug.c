@@ -703,7 +703,7 @@ FIXTURE_TEARDOWN(gpu_hotplug)
 		EXPECT_EQ(-1, vram_differs(self->dev[0].pci));		\
 } while (0)
 
-TEST_F(gpu_hotplug, goes_under_traffic_and_comes_back)
+TEST_F(gpu_hotplug, gpu_removal_under_traffic_migrates_vram_to_ram)
 {
 	int i, times;
 
@@ -731,7 +731,7 @@ TEST_F(gpu_hotplug, goes_under_traffic_and_comes_back)
 	}
 }
 
-TEST_F(gpu_hotplug, goes_with_the_other_one)
+TEST_F(gpu_hotplug, removal_of_both_gpus_migrates_vram_to_ram)
 {
 	int i;
 
@@ -860,7 +860,7 @@ static bool route_comes(const char *pci)
 	return ms < 5000;
 }
 
-TEST_F(importer_hotplug, goes_under_traffic_and_comes_back)
+TEST_F(importer_hotplug, importer_removal_fails_only_its_own_requests)
 {
 	struct user *victim = &self->user[variant->importer];
 	int i, times, err;
@@ -999,7 +999,7 @@ static int edu_fills_page(struct user *user)
 			user->rig.ram.mem + PAGE / 2, PAGE);
 }
 
-TEST_F(busy_unbind, waits_for_a_transfer_of_edu)
+TEST_F(busy_unbind, unbind_waits_for_edu_dma_to_vram)
 {
 	struct request copy;
 	struct user user;
@@ -1039,7 +1039,7 @@ static int disk_fills_chunk(struct user *user)
 	return disk_io(user, user->rig.buf.mem, 0, CHUNK, false);
 }
 
-TEST_F(busy_unbind, waits_for_a_transfer_of_the_disk)
+TEST_F(busy_unbind, unbind_waits_for_disk_io_to_vram)
 {
 	struct request request;
 	struct user user;
@@ -1082,7 +1082,7 @@ static int rxe_fills_two_pages(struct user *user)
 	return rig_write(&user->rig, 0, 2 * PAGE);
 }
 
-TEST_F(busy_unbind, while_page_faults_sleep)
+TEST_F(busy_unbind, unbind_does_not_wait_for_importer_page_faults)
 {
 	int (* const fns[])(struct user *user) = {
 		edu_fills_two_pages, rxe_fills_two_pages
@@ -1131,7 +1131,7 @@ static int gpu_sums_page(struct user *user)
 }
 
 /* A fault may sleep for as long as the daemon of a file system likes. */
-TEST_F(busy_unbind, while_a_page_fault_of_the_gpu_sleeps)
+TEST_F(busy_unbind, unbind_does_not_wait_for_gpu_page_fault)
 {
 	struct user user = { .dev = self->gpu };
 	struct request request;
@@ -1154,7 +1154,7 @@ TEST_F(busy_unbind, while_a_page_fault_of_the_gpu_sleeps)
 	held_unmap(&held);
 }
 
-TEST_F(busy_unbind, leaves_nothing_in_vram)
+TEST_F(busy_unbind, unbind_clears_vram)
 {
 	struct buffer buf;
 	size_t i, size;
@@ -1258,7 +1258,7 @@ FIXTURE_TEARDOWN(gpu_pulled)
 	EXPECT_EQ(0, vsvm_reload("p2p_pages=1"));
 }
 
-TEST_F(gpu_pulled, user_gets_sigbus)
+TEST_F(gpu_pulled, access_to_vram_of_pulled_gpu_raises_sigbus)
 {
 	struct buffer *buf = &self->rig.buf;
 	uint64_t sum;
@@ -1270,7 +1270,7 @@ TEST_F(gpu_pulled, user_gets_sigbus)
 	ASSERT_EQ(0, take_away(&self->dev, 1, UNBIND, false));
 }
 
-TEST_F(gpu_pulled, later_user_gets_sigbus)
+TEST_F(gpu_pulled, access_after_unbind_of_pulled_gpu_raises_sigbus)
 {
 	struct rig *rig = &self->rig;
 	struct buffer *buf = &rig->buf;
@@ -1337,7 +1337,7 @@ static int member_main(void *arg)
 	return err;
 }
 
-TEST_F(busy_unbind, of_memory_of_several_processes)
+TEST_F(busy_unbind, unbind_migrates_vram_of_several_processes)
 {
 	struct member member[NR_IMPORTERS];
 	struct child child[NR_IMPORTERS];
@@ -1432,7 +1432,7 @@ FIXTURE_TEARDOWN(gpu_reset)
 	}								\
 } while (0)
 
-TEST_F(gpu_reset, leaves_memory_in_vram)
+TEST_F(gpu_reset, reset_keeps_pages_and_data_in_vram)
 {
 	uint64_t evicted = pages_evicted(self->gpu[0]);
 	int i, times;
@@ -1470,7 +1470,7 @@ static int other_gpu_reads(struct worker *worker)
 	return buffer_differs_on_gpu(&worker->rig->buf, worker->gpu) == -1 ? 0 : -EILSEQ;
 }
 
-TEST_F(gpu_reset, again_and_again_under_traffic)
+TEST_F(gpu_reset, repeated_resets_under_traffic_keep_data)
 {
 	struct rig rig = {};
 	struct worker reader = { .rig = &rig, .gpu = self->gpu[1] };
@@ -1581,7 +1581,7 @@ FIXTURE_TEARDOWN(route)
 	close(self->gpu);
 }
 
-TEST_F(route, is_looked_up_again_for_a_device_that_comes_back)
+TEST_F(route, returning_device_gets_new_p2pdma_map_type)
 {
 	static const bool redirected[] = { true, false, true };
 	struct buffer *buf = &self->user.rig.buf, *ram = &self->user.rig.ram;

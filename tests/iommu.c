@@ -29,7 +29,7 @@
 #define BEGIN	"iommu: faults on purpose begin"
 #define END	"iommu: faults on purpose end"
 
-TEST(nothing_has_been_stopped_since_boot)
+TEST(console_log_has_no_dmar_fault)
 {
 	bool on_purpose = false, booted = false;
 	unsigned int faults = 0;
@@ -280,7 +280,7 @@ FIXTURE_TEARDOWN(late)
 	EXPECT_EQ(-1, differs_in_place(self, _in_vram));		\
 } while (0)
 
-TEST_F(late, dma_after_the_request_is_stopped)
+TEST_F(late, dma_after_end_of_request_faults_in_iommu)
 {
 	EXPECT_REACHES_MEMORY();
 	ASSERT_EQ(0, copy_end(self));
@@ -289,7 +289,7 @@ TEST_F(late, dma_after_the_request_is_stopped)
 	EXPECT_EQ(-1, buffer_differs(&self->from));
 }
 
-TEST_F(late, dma_after_migration_is_stopped)
+TEST_F(late, dma_after_migration_faults_in_iommu)
 {
 	EXPECT_REACHES_MEMORY();
 	ASSERT_EQ(0, variant->vram ?

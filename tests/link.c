@@ -158,7 +158,7 @@ FIXTURE_TEARDOWN(shape)
 	for ((_exporter) = 0; (_exporter) < NR_GPUS; (_exporter)++)	\
 		for ((_importer) = 0; (_importer) < NR_GPUS; (_importer)++)
 
-TEST_F(shape, is_what_residency_tells)
+TEST_F(shape, residency_reports_pages_reached_over_links)
 {
 	struct buffer *buf = &self->buf;
 	int importer, exporter;
@@ -189,7 +189,7 @@ TEST_F(shape, is_what_residency_tells)
 	}
 }
 
-TEST_F(shape, is_how_gpus_use_the_memory_of_others)
+TEST_F(shape, gpu_prefers_link_to_alias_and_alias_to_migration)
 {
 	struct buffer *buf = &self->buf;
 	int importer, exporter;
@@ -225,7 +225,7 @@ TEST_F(shape, is_how_gpus_use_the_memory_of_others)
 }
 
 /* Needs a link both ways: the new owner asks for pages, and the old one writes them. */
-TEST_F(shape, is_how_memory_moves_from_gpu_to_gpu)
+TEST_F(shape, migration_between_gpus_uses_two_way_links)
 {
 	struct buffer *buf = &self->buf;
 	int importer, exporter;
@@ -256,7 +256,7 @@ TEST_F(shape, is_how_memory_moves_from_gpu_to_gpu)
 	}
 }
 
-TEST_F(shape, is_read_back_as_it_was_set)
+TEST_F(shape, links_parameter_can_be_read_and_set_again)
 {
 	char links[256], again[256];
 
@@ -317,7 +317,7 @@ FIXTURE_TEARDOWN(link)
 	close_gpus(self->gpus);
 }
 
-TEST_F(link, carries_writes_of_both_ends)
+TEST_F(link, writes_of_both_gpus_over_link_are_visible)
 {
 	struct buffer *buf = &self->buf;
 	struct tracks after;
@@ -334,7 +334,7 @@ TEST_F(link, carries_writes_of_both_ends)
 	EXPECT_EQ(self->before.aliases, after.aliases);
 }
 
-TEST_F(link, carries_copies)
+TEST_F(link, gpu_copies_over_link_without_migration)
 {
 	struct buffer *buf = &self->buf, other;
 	struct tracks before, after;
@@ -359,7 +359,7 @@ TEST_F(link, carries_copies)
 }
 
 /* Memory in three places at once, one of which is RAM. */
-TEST_F(link, is_one_way_among_others)
+TEST_F(link, gpu_accesses_link_pci_and_ram_pages_of_one_range)
 {
 	struct buffer *buf = &self->buf;
 	uint64_t pages;
@@ -410,7 +410,7 @@ TEST_F(link, cow_when_gpu_first_reads_and_writes)
 	EXPECT_EQ(0, child_end(&child));
 }
 
-TEST_F(link, reads_and_does_not_write_read_only_memory)
+TEST_F(link, gpu_write_over_link_to_read_only_page_is_rejected)
 {
 	struct buffer *buf = &self->buf;
 	struct tracks after;
@@ -436,7 +436,7 @@ TEST_F(link, reads_and_does_not_write_read_only_memory)
 	}								\
 } while (0)
 
-TEST_F(link, that_went_down_is_used_no_more)
+TEST_F(link, link_down_invalidates_mappings_over_link)
 {
 	struct buffer *buf = &self->buf;
 	struct tracks before, after;
@@ -450,7 +450,7 @@ TEST_F(link, that_went_down_is_used_no_more)
 	EXPECT_LOOKED_UP(before, after);
 }
 
-TEST_F(link, that_went_down_leaves_the_others_alone)
+TEST_F(link, link_down_keeps_mappings_over_other_links)
 {
 	struct buffer *buf = &self->buf;
 	struct tracks after;
@@ -467,7 +467,7 @@ TEST_F(link, that_went_down_leaves_the_others_alone)
 }
 
 /* Only the memory behind the link is looked up again, and no other of the process. */
-TEST_F(link, that_went_down_leaves_other_memory_alone)
+TEST_F(link, link_down_keeps_mappings_of_other_gpus)
 {
 	struct tracks before, after;
 	struct buffer far;
@@ -487,7 +487,7 @@ TEST_F(link, that_went_down_leaves_other_memory_alone)
 }
 
 /* Only the other direction of the link is left, which GPU 0 cannot use. */
-TEST_F(link, half_of_which_went_down_is_used_no_more)
+TEST_F(link, one_way_link_down_invalidates_that_direction)
 {
 	struct buffer *buf = &self->buf;
 	struct tracks before, after;
@@ -542,7 +542,7 @@ static int lose_the_link(void *arg)
 	return buffer_differs(&other.buf) != -1;
 }
 
-TEST_F(link, that_went_down_is_so_for_all_processes)
+TEST_F(link, link_down_invalidates_mappings_of_all_processes)
 {
 	struct buffer *buf = &self->buf;
 	struct tracks before, after;
@@ -562,7 +562,7 @@ TEST_F(link, that_went_down_is_so_for_all_processes)
 }
 
 /* Existing mappings over PCI are still valid, and stay. */
-TEST_F(link, that_comes_up_is_used_for_what_is_mapped_next)
+TEST_F(link, link_up_is_used_by_next_mapping)
 {
 	struct buffer *buf = &self->buf;
 	struct tracks before, after;
@@ -662,12 +662,12 @@ static int run_under_flaps(const int *gpus, struct buffer *buf, bool moves)
 	return err ? err : flaps.err ? flaps.err : mover.err;
 }
 
-TEST_F(link, flaps_under_load)
+TEST_F(link, link_flaps_under_load_keep_data)
 {
 	EXPECT_EQ(0, run_under_flaps(self->gpus, &self->buf, false));
 }
 
-TEST_F(link, flaps_while_memory_moves)
+TEST_F(link, link_flaps_during_migration_keep_data)
 {
 	EXPECT_EQ(0, run_under_flaps(self->gpus, &self->buf, true));
 }
@@ -750,7 +750,7 @@ TEST_F(link, unbind_of_the_far_gpu_keeps_data)
 }
 
 /* The GPU that goes has mapped memory of the other one, not the other way round. */
-TEST_F(link, of_a_gpu_that_goes_itself)
+TEST_F(link, unbind_of_importing_gpu_keeps_pages_of_peer)
 {
 	struct buffer *buf = &self->buf;
 	char pci[64];
@@ -787,7 +787,7 @@ FIXTURE_TEARDOWN(parameter)
 	close_gpus(self->gpus);
 }
 
-TEST_F(parameter, does_not_take_nonsense)
+TEST_F(parameter, links_parameter_rejects_invalid_text)
 {
 	static const char * const bad[] = {
 		"0", "0-", "-1", "0-0", "0-8", "8>0", "0+1", "0=1", "0-1,",
@@ -811,7 +811,7 @@ TEST_F(parameter, does_not_take_nonsense)
 	buffer_unmap(&buf);
 }
 
-TEST_F(parameter, is_read_as_it_is_written)
+TEST_F(parameter, links_parameter_reads_back_in_canonical_form)
 {
 	static const char * const pairs[][2] = {
 		{ "", "" },
@@ -962,7 +962,7 @@ static char task_state(pid_t pid, pid_t tid)
 	return state ? state[2] : 0;
 }
 
-TEST(that_goes_down_does_not_wait_for_mmap_lock)
+TEST(link_down_does_not_wait_for_mmap_lock)
 {
 	char dir[] = "/tmp/link-XXXXXX", path[64], options[128];
 	struct keeper *keeper;

@@ -83,18 +83,18 @@ FIXTURE_TEARDOWN(mixed)
 	EXPECT_EQ(0, rig_fini(rig));
 }
 
-TEST_F(mixed, read)
+TEST_F(mixed, rdma_read_of_mixed_pages_keeps_vram_in_place)
 {
 	EXPECT_EQ(-1, rig_differs(&self->rig));
 }
 
-TEST_F(mixed, read_by_a_new_mr)
+TEST_F(mixed, rdma_read_by_new_mr_keeps_vram_in_place)
 {
 	ASSERT_EQ(0, rig_register(&self->rig));
 	EXPECT_EQ(-1, rig_differs(&self->rig));
 }
 
-TEST_F(mixed, write)
+TEST_F(mixed, rdma_write_to_mixed_pages_keeps_vram_in_place)
 {
 	struct rig *rig = &self->rig;
 
@@ -103,7 +103,7 @@ TEST_F(mixed, write)
 	EXPECT_EQ(-1, rig_differs(rig));
 }
 
-TEST_F(mixed, prefetch_for_reading)
+TEST_F(mixed, prefetch_read_of_mixed_pages_keeps_vram_in_place)
 {
 	struct rig *rig = &self->rig;
 
@@ -111,7 +111,7 @@ TEST_F(mixed, prefetch_for_reading)
 	EXPECT_EQ(-1, rig_differs(rig));
 }
 
-TEST_F(mixed, prefetch_for_writing)
+TEST_F(mixed, prefetch_write_of_mixed_pages_keeps_vram_in_place)
 {
 	struct rig *rig = &self->rig;
 
@@ -120,7 +120,7 @@ TEST_F(mixed, prefetch_for_writing)
 }
 
 /* Each page is the first page of some walk, and the last page of another. */
-TEST_F(mixed, prefetch_of_each_part)
+TEST_F(mixed, prefetch_from_each_page_keeps_vram_in_place)
 {
 	struct rig *rig = &self->rig;
 	unsigned int i;

@@ -69,7 +69,7 @@ TEST_F(mm, cpu_reads_what_gpu_and_importer_wrote)
 	EXPECT_EQ(0, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 }
 
-TEST_F(mm, importer_follows_to_ram_and_back)
+TEST_F(mm, importer_follows_pages_to_ram_and_back)
 {
 	struct rig *rig = &self->rig;
 	int i;
@@ -107,7 +107,7 @@ TEST_F(mm, swapped_out_memory_goes_to_vram)
 	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, mem, SIZE));
 }
 
-TEST_F(mm, madvise_loses_nothing)
+TEST_F(mm, madvise_on_vram_keeps_data)
 {
 	static const int advices[] = {
 		MADV_COLD, MADV_PAGEOUT, MADV_WILLNEED, MADV_NOHUGEPAGE,
@@ -160,7 +160,7 @@ TEST_F(mm, mprotect_read_only_memory_is_not_written)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(mm, mprotect_writable_again_memory_is_written)
+TEST_F(mm, mprotect_to_writable_lets_importer_write_again)
 {
 	struct rig *rig = &self->rig;
 	uint64_t readonly;
@@ -191,7 +191,7 @@ TEST_F(mm, mprotect_none_is_out_of_reach)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(mm, mprotect_of_one_page_between_others)
+TEST_F(mm, mprotect_of_one_page_refuses_writes_only_there)
 {
 	struct rig *rig = &self->rig;
 
@@ -220,7 +220,7 @@ TEST_F(mm, munmap_takes_memory_out_of_reach)
 	EXPECT_REFUSED(rig_write(rig, MIDDLE, PAGE));
 }
 
-TEST_F(mm, munmap_of_one_page_between_others)
+TEST_F(mm, munmap_of_one_page_refuses_access_only_there)
 {
 	struct rig *rig = &self->rig;
 
@@ -244,7 +244,7 @@ TEST_F(mm, munmap_of_one_page_between_others)
 }
 
 /* The first response on the new connection is not one that the read waited for. */
-TEST_F(mm, atomic_after_a_read_that_fails_half_way)
+TEST_F(mm, atomic_after_failed_read_gets_its_own_response)
 {
 	struct rig *rig = &self->rig;
 
@@ -256,7 +256,7 @@ TEST_F(mm, atomic_after_a_read_that_fails_half_way)
 			      rig->buf.shadow + MIDDLE + PAGE, PAGE));
 }
 
-TEST_F(mm, mmap_of_new_memory_at_the_same_place)
+TEST_F(mm, mmap_fixed_over_vram_drops_stale_aliases)
 {
 	struct rig *rig = &self->rig;
 
@@ -288,7 +288,7 @@ TEST_F(mm, madv_dontneed_leaves_zeroes)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(mm, madv_dontneed_of_one_page_between_others)
+TEST_F(mm, madv_dontneed_of_one_page_zeroes_only_that_page)
 {
 	struct rig *rig = &self->rig;
 
@@ -304,7 +304,7 @@ TEST_F(mm, madv_dontneed_of_one_page_between_others)
 }
 
 /* A fault on a hole must not extend to the pages in VRAM that follow it. */
-TEST_F(mm, hole_before_and_after_vram)
+TEST_F(mm, fault_on_hole_does_not_migrate_adjacent_vram)
 {
 	struct rig *rig = &self->rig;
 	int first;
@@ -326,7 +326,7 @@ TEST_F(mm, hole_before_and_after_vram)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(mm, file_between_memory_in_vram)
+TEST_F(mm, importer_accesses_file_pages_between_vram_pages)
 {
 	struct rig *rig = &self->rig;
 	size_t size = 5 * PAGE;
@@ -349,7 +349,7 @@ TEST_F(mm, file_between_memory_in_vram)
 	close(fd);
 }
 
-TEST_F(mm, mremap_moves_memory_away)
+TEST_F(mm, mremap_drops_aliases_of_old_address)
 {
 	struct rig *rig = &self->rig;
 	struct buffer to;
@@ -375,7 +375,7 @@ TEST_F(mm, mremap_moves_memory_away)
 	buffer_unmap(&to);
 }
 
-TEST_F(mm, mremap_moves_one_page_away)
+TEST_F(mm, mremap_of_one_page_drops_only_its_alias)
 {
 	struct rig *rig = &self->rig;
 	struct buffer to;
@@ -397,7 +397,7 @@ TEST_F(mm, mremap_moves_one_page_away)
 	buffer_unmap(&to);
 }
 
-TEST_F(mm, mremap_moves_other_memory_into_its_place)
+TEST_F(mm, mremap_onto_mr_replaces_its_aliases)
 {
 	struct rig *rig = &self->rig;
 	struct buffer other;
@@ -430,7 +430,7 @@ static int change_protection(struct worker *worker)
 	       mprotect(mem, SIZE, PROT_READ | PROT_WRITE) ? -errno : 0;
 }
 
-TEST_F(mm, mprotect_while_importer_reads)
+TEST_F(mm, importer_reads_right_data_during_mprotect)
 {
 	struct rig *rig = &self->rig;
 	struct worker worker = { .rig = rig };
@@ -450,7 +450,7 @@ TEST_F(mm, mprotect_while_importer_reads)
 }
 
 /* Only the importer has written to the page since it was last on disk. */
-TEST_F(mm, importer_writes_to_a_clean_page)
+TEST_F(mm, importer_write_dirties_clean_page)
 {
 	struct rig *rig = &self->rig;
 	volatile uint8_t *page = rig->buf.mem + MIDDLE;
@@ -464,7 +464,7 @@ TEST_F(mm, importer_writes_to_a_clean_page)
 }
 
 /* Registering the MR looks up the page while it is clean. */
-TEST_F(mm, importer_writes_to_what_was_clean_when_it_registered)
+TEST_F(mm, importer_write_dirties_page_clean_at_reg_mr)
 {
 	struct rig *rig = &self->rig;
 	volatile uint8_t *page = rig->buf.mem + MIDDLE;

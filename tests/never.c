@@ -38,7 +38,7 @@ FIXTURE_TEARDOWN(never)
 	EXPECT_EQ(0, aliases_enable(false));
 }
 
-TEST_F(never, is_how_it_has_booted)
+TEST_F(never, boot_parameter_never_disables_aliases)
 {
 	char line[32] = "";
 	FILE *file;
@@ -54,7 +54,7 @@ TEST_F(never, is_how_it_has_booted)
 }
 
 /* No importer asks for an alias, so the kernel counts no refusal either. */
-TEST_F(never, hands_out_an_alias)
+TEST_F(never, boot_parameter_never_makes_pages_migrate)
 {
 	int i;
 
@@ -66,7 +66,7 @@ TEST_F(never, hands_out_an_alias)
 			TH_LOG("counter %d", i);
 }
 
-TEST_F(never, is_not_for_ever)
+TEST_F(never, enabled_always_overrides_boot_parameter)
 {
 	ASSERT_EQ(0, aliases_enable(true));
 	EXPECT_EQ(-1, rig_differs(&self->rig));
@@ -74,7 +74,7 @@ TEST_F(never, is_not_for_ever)
 	EXPECT_EQ(PAGES, pages_in_vram(self->rig.gpu, self->rig.buf.mem, SIZE));
 }
 
-TEST_F(never, takes_nonsense)
+TEST_F(never, invalid_boot_parameter_is_reported_and_ignored)
 {
 	EXPECT_EQ(0, system("grep -qa \"hmm_p2pdma= takes 'always' or 'never', ignored\" $LAB_CONSOLE"));
 	EXPECT_EQ(-EINVAL, file_write("/sys/kernel/mm/hmm_p2pdma/enabled", "nonsense"));

@@ -85,7 +85,7 @@ static void process_traffic(volatile int *ready)
 	}
 }
 
-TEST_F(process, killed_under_traffic)
+TEST_F(process, sigkill_under_traffic_frees_vram)
 {
 	int i, status;
 	pid_t pid;
@@ -106,7 +106,7 @@ TEST_F(process, killed_under_traffic)
 	}
 }
 
-TEST_F(process, exits_with_all_of_it_open)
+TEST_F(process, exit_with_open_gpu_and_mr_frees_vram)
 {
 	int status;
 	pid_t pid = fork();
@@ -122,7 +122,7 @@ TEST_F(process, exits_with_all_of_it_open)
 	EXPECT_EQ(0, status);
 }
 
-TEST_F(process, executes_with_all_of_it_open)
+TEST_F(process, execve_with_open_gpu_and_mr_frees_vram)
 {
 	int status;
 	pid_t pid = fork();
@@ -152,7 +152,7 @@ static int has_all_in_vram(void *arg)
 }
 
 /* It is killed but cannot exit yet. Then the OOM reaper can take its memory. */
-TEST_F(process, oom_reaper_gets_what_a_gpu_uses)
+TEST_F(process, process_mrelease_frees_vram_mapped_by_gpu)
 {
 	struct child child;
 	struct buffer buf;
@@ -246,7 +246,7 @@ static bool fits(uint64_t pages)
 	return pages >= LIMIT / 4 / PAGE && pages <= LIMIT / 4 * 3 / PAGE;
 }
 
-static int works_on_more_than_its_limit(void *arg)
+static int gpu_works_beyond_limit(void *arg)
 {
 	const FIXTURE_VARIANT(limited) *variant = arg;
 	uint64_t pages, sum, want = 0;
@@ -298,9 +298,9 @@ static int works_on_more_than_its_limit(void *arg)
 	return pages == MORE / PAGE ? 0 : -ENOSPC;
 }
 
-TEST_F(limited, works_on_more_than_its_limit)
+TEST_F(limited, gpu_works_on_more_memory_than_memcg_limit)
 {
-	ASSERT_EQ(0, child_fork(&self->child, works_on_more_than_its_limit,
+	ASSERT_EQ(0, child_fork(&self->child, gpu_works_beyond_limit,
 				(void *)variant));
 }
 
@@ -309,7 +309,7 @@ struct request {
 	const char *swap;
 };
 
-static int asks_for_more_than_there_is(void *arg)
+static int prefetch_beyond_limit(void *arg)
 {
 	const struct request *request = arg;
 	int gpu = gpu_open(0), err;
@@ -337,21 +337,21 @@ static int asks_for_more_than_there_is(void *arg)
 	return pages && pages < LIMIT / 2 / PAGE && !sum ? 0 : -ERANGE;
 }
 
-TEST_F(limited, asks_for_more_than_there_is)
+TEST_F(limited, prefetch_beyond_memcg_limit_without_swap_is_partial)
 {
 	struct request request = { variant->advice, "0" };
 
-	ASSERT_EQ(0, child_fork(&self->child, asks_for_more_than_there_is, &request));
+	ASSERT_EQ(0, child_fork(&self->child, prefetch_beyond_limit, &request));
 }
 
-TEST_F(limited, asks_for_more_than_swap_takes)
+TEST_F(limited, prefetch_beyond_memcg_and_swap_limit_is_partial)
 {
 	struct request request = { variant->advice, "65536" };
 
-	ASSERT_EQ(0, child_fork(&self->child, asks_for_more_than_there_is, &request));
+	ASSERT_EQ(0, child_fork(&self->child, prefetch_beyond_limit, &request));
 }
 
-static int goes_as_a_whole_without_swap(void *arg)
+static int prefetch_within_limit(void *arg)
 {
 	const FIXTURE_VARIANT(limited) *variant = arg;
 	int gpu = gpu_open(0), err;
@@ -376,9 +376,9 @@ static int goes_as_a_whole_without_swap(void *arg)
 	return pages == LIMIT / 3 * 2 / PAGE ? 0 : -ERANGE;
 }
 
-TEST_F(limited, goes_as_a_whole_without_swap)
+TEST_F(limited, prefetch_within_memcg_limit_without_swap_moves_all)
 {
-	ASSERT_EQ(0, child_fork(&self->child, goes_as_a_whole_without_swap,
+	ASSERT_EQ(0, child_fork(&self->child, prefetch_within_limit,
 				(void *)variant));
 }
 
@@ -422,7 +422,7 @@ static int looks_for_hours(void *arg)
 	return works_for_hours(&gpu);
 }
 
-TEST_F(process, machine_sleeps_while_a_gpu_works)
+TEST_F(process, long_gpu_ioctls_freeze_for_suspend)
 {
 	struct child child[2];
 	int i;
@@ -486,7 +486,7 @@ static int importer_reads(struct worker *worker)
 	return rig_differs(worker->rig) == -1 ? 0 : -EILSEQ;
 }
 
-TEST_F(process, suspend_keeps_memory_in_vram)
+TEST_F(process, suspend_evicts_vram_and_resume_restores_aliases)
 {
 	struct rig rig;
 	struct worker worker = { .rig = &rig };
@@ -681,7 +681,7 @@ FIXTURE_TEARDOWN(orphan)
 	close(self->gpu);
 }
 
-TEST_F(orphan, mr_is_not_read)
+TEST_F(orphan, rdma_read_by_mr_of_gone_process_fails)
 {
 	EXPECT_EQ(-EREMOTEIO, rdma_read(&self->near, self->ram.mem,
 					self->ram_mr->lkey,
@@ -689,7 +689,7 @@ TEST_F(orphan, mr_is_not_read)
 					self->orphan->rkey, PAGE));
 }
 
-TEST_F(orphan, mr_is_not_written)
+TEST_F(orphan, rdma_write_by_mr_of_gone_process_fails)
 {
 	EXPECT_EQ(-EREMOTEIO, rdma_write(&self->near, self->ram.mem,
 					 self->ram_mr->lkey,
@@ -803,7 +803,7 @@ static int call_with_signal(FIXTURE_DATA(signals) *self,
 	return err ? err : !!signals;
 }
 
-TEST_F(signals, do_not_interrupt)
+TEST_F(signals, signal_does_not_fail_first_device_call)
 {
 	unsigned int delay = 2000;
 	int status = 0;

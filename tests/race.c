@@ -525,7 +525,7 @@ static int hit(struct race *race, int (*change)(struct race *race))
 	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));			\
 } while (0)
 
-TEST_F(walk, then_memory_migrates)
+TEST_F(walk, migration_after_walk_makes_importer_walk_again)
 {
 	struct race *race = &self->race;
 
@@ -536,7 +536,7 @@ TEST_F(walk, then_memory_migrates)
 	EXPECT_DATA_ARRIVES();
 }
 
-TEST_F(walk, then_mmap_replaces_it)
+TEST_F(walk, mmap_fixed_after_walk_makes_importer_walk_again)
 {
 	struct race *race = &self->race;
 
@@ -545,7 +545,7 @@ TEST_F(walk, then_mmap_replaces_it)
 	EXPECT_DATA_ARRIVES();
 }
 
-TEST_F(walk, then_pages_become_cow)
+TEST_F(walk, fork_cow_after_walk_makes_importer_walk_again)
 {
 	struct race *race = &self->race;
 
@@ -554,7 +554,7 @@ TEST_F(walk, then_pages_become_cow)
 	EXPECT_EQ(0, child_do(&race->child));
 }
 
-TEST_F(walk, then_mprotect_makes_it_read_only)
+TEST_F(walk, mprotect_after_walk_makes_importer_write_fail)
 {
 	struct race *race = &self->race;
 
@@ -691,7 +691,7 @@ static int run_with_dma_in_flight(struct race *race, int (*change)(struct race *
 	EXPECT_FALSE(race->dma_goes_on);				\
 } while (0)
 
-TEST_F(flight, is_over_before_memory_migrates)
+TEST_F(flight, migration_waits_for_dma_in_flight)
 {
 	struct race *race = &self->race;
 
@@ -711,7 +711,7 @@ static int reset(struct race *race)
 	return gpu_pci_address(race->rig.gpu, pci, sizeof(pci)) ?: pci_reset(pci);
 }
 
-TEST_F(flight, is_over_before_the_gpu_is_reset)
+TEST_F(flight, gpu_reset_waits_for_dma_in_flight)
 {
 	struct race *race = &self->race;
 
@@ -724,7 +724,7 @@ TEST_F(flight, is_over_before_the_gpu_is_reset)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&race->rig.buf, race->rig.gpu));
 }
 
-TEST_F(flight, is_over_before_mmap_frees_the_pages)
+TEST_F(flight, mmap_fixed_waits_for_dma_in_flight)
 {
 	struct race *race = &self->race;
 
@@ -734,7 +734,7 @@ TEST_F(flight, is_over_before_mmap_frees_the_pages)
 	EXPECT_EQ(-1, buffer_differs(&race->rig.buf));
 }
 
-TEST_F(flight, is_over_before_pages_become_cow)
+TEST_F(flight, fork_cow_waits_for_dma_in_flight)
 {
 	struct race *race = &self->race;
 
@@ -760,7 +760,7 @@ static int touch_last_page(struct race *race)
 	return touch_mapping(race->rig.buf.mem + race->transfer->end - PAGE);
 }
 
-TEST_F(flight, is_over_before_its_last_page_changes)
+TEST_F(flight, invalidation_of_last_page_waits_for_dma_in_flight)
 {
 	struct race *race = &self->race;
 
@@ -772,7 +772,7 @@ TEST_F(flight, is_over_before_its_last_page_changes)
 
 static const struct transfer two_pages = { .importer = EDU, .end = 2 * PAGE };
 
-TEST(transfer_holds_up_changes_of_its_page_only)
+TEST(invalidation_of_other_page_does_not_wait_for_dma)
 {
 	bool goes_on = false;
 	struct rig *rig;
@@ -807,7 +807,7 @@ TEST(transfer_holds_up_changes_of_its_page_only)
 
 static const struct transfer disk_fills = { .importer = DISK, .end = SIZE };
 
-TEST(window_of_a_gpu_that_goes_stays_until_dma_is_over)
+TEST(unbind_keeps_window_until_dma_ends)
 {
 	char pci[PCI_ADDR_LEN];
 	struct rig *rig;
@@ -880,7 +880,7 @@ static int stall_elsewhere(void *arg)
 }
 
 /* The reset waits for the disk. Until it is over, there are no new aliases. */
-TEST(window_of_a_gpu_that_is_reset_gives_no_aliases)
+TEST(window_gives_no_alias_during_gpu_reset)
 {
 	uint64_t revoked = stat_read("fallback_revoked"), before;
 	char pci[PCI_ADDR_LEN];
@@ -1005,7 +1005,7 @@ static int fill_page_in_vram(struct racer *racer)
 	EXPECT_EQ(0, racer_wait(&_race->importer));			\
 } while (0)
 
-TEST_F(alone, reclaim_takes_ram_next_to_what_the_disk_fills)
+TEST_F(alone, reclaim_of_adjacent_ram_does_not_wait_for_disk_io)
 {
 	struct rig *rig = &self->race.rig;
 
@@ -1021,7 +1021,7 @@ static uint64_t huge_kib(void)
 }
 
 /* A huge page, with another page mapped in the middle of it. */
-TEST_F(alone, reclaim_takes_ram_around_what_the_disk_fills)
+TEST_F(alone, reclaim_of_thp_around_vram_does_not_wait_for_disk_io)
 {
 	size_t at = HUGE_PAGE / 2;
 	struct buffer *big = &self->big;
@@ -1051,7 +1051,7 @@ static int unmap(struct racer *racer)
 }
 
 /* The limits of its cgroup may delay a transfer for any time, but not a change. */
-TEST_F(alone, change_takes_memory_that_a_limit_keeps_from_being_filled)
+TEST_F(alone, mmap_does_not_wait_for_disk_io_throttled_by_io_max)
 {
 	struct race *race = &self->race;
 	char limit[64];
@@ -1085,7 +1085,7 @@ static int fill_slowly(void *arg)
 }
 
 /* The transfer takes a minute at that speed. */
-TEST_F(alone, suspend_waits_for_what_is_in_flight_only)
+TEST_F(alone, suspend_waits_only_for_disk_io_in_flight)
 {
 	struct race *race = &self->race;
 	struct child child;
@@ -1202,7 +1202,7 @@ FIXTURE_TEARDOWN(leaving)
 	close(self->gpu);
 }
 
-TEST_F(leaving, while_pages_do_not_come)
+TEST_F(leaving, exit_and_execve_do_not_wait_for_swapin)
 {
 	double end = now() + PROMPT;
 	int status;

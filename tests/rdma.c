@@ -86,7 +86,7 @@ FIXTURE_TEARDOWN(vram)
 				       self->rig.buf.mem, SIZE));	\
 } while (0)
 
-TEST_F(vram, read_gets_what_only_vram_has)
+TEST_F(vram, rdma_read_returns_vram_data_in_place)
 {
 	EXPECT_EQ(-1, rig_differs(&self->rig));
 	EXPECT_IN_VRAM();
@@ -135,7 +135,7 @@ TEST_F(vram, write_at_odd_offsets)
 }
 
 /* The same, with the memory on the side that makes the requests. */
-TEST_F(vram, local_side_in_vram)
+TEST_F(vram, requester_reads_and_writes_local_vram)
 {
 	struct rig *rig = &self->rig;
 	struct rdma *near = &rig->conn.near;
@@ -273,7 +273,7 @@ TEST_F(vram, flush_of_a_write_to_vram)
 }
 
 /* Nor is RAM persistent: neither keeps its contents without power. */
-TEST_F(vram, no_flush_makes_vram_persistent)
+TEST_F(vram, persistent_flush_of_vram_is_rejected)
 {
 	struct rig *rig = &self->rig;
 	uint64_t addr = (uintptr_t)rig->buf.mem;
@@ -297,7 +297,7 @@ TEST_F(vram, no_flush_makes_vram_persistent)
 	ibv_dereg_mr(mr);
 }
 
-TEST_F(vram, prefetch_takes_each_page_as_one_alias)
+TEST_F(vram, prefetch_counts_one_alias_per_page)
 {
 	struct rig *rig = &self->rig;
 
@@ -307,7 +307,7 @@ TEST_F(vram, prefetch_takes_each_page_as_one_alias)
 	EXPECT_IN_VRAM();
 }
 
-TEST_F(vram, gpu_and_importer_see_each_other_at_once)
+TEST_F(vram, gpu_and_importer_see_writes_of_each_other)
 {
 	struct rig *rig = &self->rig;
 	int i;
@@ -324,7 +324,7 @@ TEST_F(vram, gpu_and_importer_see_each_other_at_once)
 	EXPECT_IN_VRAM();
 }
 
-TEST_F(vram, switched_off_all_of_it_migrates)
+TEST_F(vram, enabled_never_makes_all_pages_migrate)
 {
 	struct rig *rig = &self->rig;
 
@@ -338,7 +338,7 @@ TEST_F(vram, switched_off_all_of_it_migrates)
 	EXPECT_EQ(0, pages_in_vram(rig->gpu, rig->buf.mem, SIZE));
 }
 
-TEST_F(vram, switched_off_and_on_again_nothing_migrates)
+TEST_F(vram, enabled_always_again_keeps_pages_in_vram)
 {
 	struct rig *rig = &self->rig;
 
@@ -349,14 +349,14 @@ TEST_F(vram, switched_off_and_on_again_nothing_migrates)
 	EXPECT_IN_VRAM();
 }
 
-TEST_F(vram, registration_moves_nothing)
+TEST_F(vram, odp_mr_registration_migrates_no_page)
 {
 	EXPECT_EQ(0, rig_register(&self->rig));
 	EXPECT_IN_VRAM();
 }
 
 /* The first accesses begin in the middle of the memory, of an MR, of a folio. */
-TEST_F(vram, mr_in_the_middle_of_it)
+TEST_F(vram, mr_from_inside_a_huge_page_is_accessed_in_place)
 {
 	struct rig *rig = &self->rig;
 	size_t offset = HUGE_PAGE / 2 + 5 * PAGE + 123, size = HUGE_PAGE;
@@ -435,12 +435,12 @@ static int add_during(struct rig *rig, int (*work)(struct worker *worker))
  * An update through an alias of a page that has been migrated already would be lost,
  * and a read through one would return an old value.
  */
-TEST_F(vram, no_update_is_lost_to_migration)
+TEST_F(vram, no_fetch_add_is_lost_during_migration)
 {
 	EXPECT_EQ(0, add_during(&self->rig, move_to_and_fro));
 }
 
-TEST_F(vram, no_update_is_lost_to_the_switch)
+TEST_F(vram, no_fetch_add_is_lost_while_enabled_toggles)
 {
 	EXPECT_EQ(0, add_during(&self->rig, switch_on_and_off));
 	EXPECT_EQ(0, aliases_enable(true));
@@ -517,7 +517,7 @@ static void forget(struct rig *rig)
 	memset(rig->buf.shadow, 0, 4 * PAGE);
 }
 
-TEST(a_fault_that_takes_long_is_waited_for)
+TEST(odp_fault_beyond_timeout_does_not_fail_request)
 {
 	struct rig rig;
 	struct vast vast;
@@ -569,7 +569,7 @@ TEST(a_fault_that_takes_long_is_waited_for)
  * A response that does not fit the request: to an atomic whose opcode in the queue
  * becomes a write before the response arrives.
  */
-TEST(a_response_that_fits_nothing_is_no_success)
+TEST(mismatched_response_completes_with_bad_resp_err)
 {
 	struct waiting waiting;
 
@@ -683,7 +683,7 @@ static bool killed_in_time(struct child *child)
 	return true;
 }
 
-TEST(page_faults_of_others_are_not_waited_for)
+TEST(odp_faults_of_other_process_do_not_block_requests)
 {
 	struct rig rig;
 	struct child child;
@@ -752,7 +752,7 @@ static int end_one_by_one(void *arg __attribute__((unused)))
 	return 0;
 }
 
-TEST(destroy_does_not_wait_for_a_page)
+TEST(destroy_qp_and_mr_do_not_wait_for_odp_faults)
 {
 	struct child child;
 
@@ -798,7 +798,7 @@ static int fail_while_stalled(void *arg __attribute__((unused)))
 	return wc.status == IBV_WC_WR_FLUSH_ERR ? 0 : -EPROTO;
 }
 
-TEST(a_qp_that_fails_waits_for_no_page)
+TEST(qp_error_flush_does_not_wait_for_odp_fault)
 {
 	struct child child;
 
@@ -831,7 +831,7 @@ static int close_behind_another(void *arg __attribute__((unused)))
 	return err;
 }
 
-TEST(a_context_that_closes_waits_for_no_other)
+TEST(context_close_does_not_wait_for_other_context)
 {
 	struct child child;
 
@@ -862,7 +862,7 @@ static int change_while_stalled(void *arg)
 	return err ?: -ibv_modify_qp(r.qp, &attr, IBV_QP_MAX_DEST_RD_ATOMIC);
 }
 
-TEST(kill_ends_the_wait_for_a_page)
+TEST(sigkill_ends_modify_qp_behind_odp_fault)
 {
 	volatile int *begins = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -912,7 +912,7 @@ static int go_before_packets(void *arg __attribute__((unused)))
 	return 0;
 }
 
-TEST(destroy_qp_with_packets_in_flight)
+TEST(destroy_qp_does_not_wait_for_packets_at_peer)
 {
 	struct child child;
 
@@ -966,7 +966,7 @@ static int post_first(struct rdma *r)
  * The peer of a connection does not answer: first with a timeout of a second, and
  * then without one. Without it, only a later request reveals that one got lost.
  */
-TEST(a_reset_stops_the_timers)
+TEST(qp_reset_stops_retransmit_timer)
 {
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_WRITE };
 	struct rdma_addr near;
@@ -1002,7 +1002,7 @@ static int set_device(const char *state)
  * The second packet of a response cannot be sent after the first. The requester
  * loses nothing: its next request makes it ask again.
  */
-TEST(a_response_that_cannot_be_sent)
+TEST(requester_retries_after_response_is_not_sent)
 {
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_READ, .num_sge = 1 };
 	static uint8_t nothing[2 * PAGE], data[2][2 * PAGE];

@@ -134,7 +134,7 @@ FIXTURE_TEARDOWN(sides)
 	conn_down(&self->conn);
 }
 
-TEST_F(sides, path_mtu_is_one_that_there_is)
+TEST_F(sides, modify_qp_rejects_invalid_path_mtu)
 {
 	unsigned int mtu;
 
@@ -148,7 +148,7 @@ TEST_F(sides, path_mtu_is_one_that_there_is)
 	}
 }
 
-TEST_F(sides, max_dest_rd_atomic_is_no_more_than_there_can_be)
+TEST_F(sides, modify_qp_rejects_too_large_max_dest_rd_atomic)
 {
 	static const unsigned int too_many[] = { 129, 200, 255 };
 	struct ibv_qp_attr attr;
@@ -164,7 +164,7 @@ TEST_F(sides, max_dest_rd_atomic_is_no_more_than_there_can_be)
 			       PAGE, RAW_FLUSH_GLOBAL));
 }
 
-TEST_F(sides, a_message_is_no_longer_than_messages_are)
+TEST_F(sides, oversized_message_completes_with_loc_len_err)
 {
 	struct rxe_send_wqe wqe = {
 		.wr = {
@@ -197,7 +197,7 @@ static void *modify_again_and_again(void *arg)
 	return (void *)err;
 }
 
-TEST_F(sides, threads_modify_a_qp_at_the_same_time)
+TEST_F(sides, concurrent_modify_qp_calls_are_serialized)
 {
 	struct ibv_qp_attr attr = { .max_dest_rd_atomic = 128 };
 	pthread_t threads[4];
@@ -216,7 +216,7 @@ TEST_F(sides, threads_modify_a_qp_at_the_same_time)
 			       PAGE, RAW_FLUSH_GLOBAL));
 }
 
-TEST_F(sides, a_flush_that_is_repeated_is_answered_again)
+TEST_F(sides, duplicate_flush_is_acknowledged_again)
 {
 	struct rxe_send_wqe wqe = flush_of(self->buf.mem, self->mr, PAGE);
 	int i;
@@ -232,7 +232,7 @@ TEST_F(sides, a_flush_that_is_repeated_is_answered_again)
  * The responder keeps one response, by then that of the flush. It no longer has one
  * for the atomic before, and must not make one up.
  */
-TEST_F(sides, an_answer_to_a_flush_answers_no_atomic)
+TEST_F(sides, duplicate_atomic_gets_no_saved_flush_response)
 {
 	struct rxe_send_wqe wqe = flush_of(self->buf.mem, self->mr, PAGE);
 	struct ibv_qp_attr attr = {
@@ -262,7 +262,7 @@ TEST_F(sides, an_answer_to_a_flush_answers_no_atomic)
 }
 
 /* No more flushes are under way than the responder keeps responses for. */
-TEST_F(sides, a_flush_waits_for_its_turn)
+TEST_F(sides, flush_waits_for_rd_atomic_credit)
 {
 	struct rxe_send_wqe flush = flush_of(self->buf.mem, self->mr, PAGE);
 	struct rxe_send_wqe write = atomic_write_of(self->buf.mem, self->mr, 8);
@@ -293,7 +293,7 @@ TEST_F(sides, a_flush_waits_for_its_turn)
 }
 
 /* ... and does not wait if its turn never comes. */
-TEST_F(sides, a_flush_that_has_no_turn_fails)
+TEST_F(sides, flush_with_max_rd_atomic_zero_fails)
 {
 	struct ibv_qp_attr attr = { .max_rd_atomic = 0 };
 
@@ -320,7 +320,7 @@ TEST_F(sides, later_response_returns_the_rd_atomic_credit)
 	*(uint64_t *)self->buf.shadow = 2;
 }
 
-TEST_F(sides, an_atomic_write_is_of_eight_bytes)
+TEST_F(sides, atomic_write_rejects_length_other_than_8)
 {
 	uint64_t value = 42;
 	size_t size;
@@ -341,7 +341,7 @@ TEST_F(sides, an_atomic_write_is_of_eight_bytes)
 	}
 }
 
-TEST_F(sides, a_receive_that_is_too_small)
+TEST_F(sides, short_receive_completes_with_loc_len_err)
 {
 	struct buffer ram;
 	struct ibv_mr *mr;
@@ -365,7 +365,7 @@ TEST_F(sides, a_receive_that_is_too_small)
  * The peer has acknowledged the first pages, and is stuck in a fault on a later one.
  * The rest is sent again during that time, and goes where it should.
  */
-TEST_F(sides, a_write_goes_on_where_it_was)
+TEST_F(sides, partly_acked_write_resumes_at_right_address)
 {
 	const size_t size = 151 * PAGE, before = 140 * PAGE;
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_WRITE, .num_sge = 1 };
@@ -403,7 +403,7 @@ TEST_F(sides, a_write_goes_on_where_it_was)
 }
 
 /* As long as a message can be. The buffer is too small; its beginning arrives. */
-TEST_F(sides, a_read_of_2_GiB)
+TEST_F(sides, rdma_read_of_2_gib_stops_at_end_of_local_mr)
 {
 	const size_t size = (size_t)1 << 31;
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_READ, .num_sge = 1 };
@@ -467,7 +467,7 @@ static void destroy_qp(struct ibv_qp *qp)
 }
 
 /* All requests and receives, in order. */
-TEST_F(sides, a_qp_that_fails_flushes_its_queues)
+TEST_F(sides, qp_error_flushes_all_wqes_in_order)
 {
 	const unsigned int length = 1000;
 	struct rdma r = *self->near;
@@ -499,7 +499,7 @@ TEST_F(sides, a_qp_that_fails_flushes_its_queues)
 }
 
 /* Post the next request while the kernel is still flushing the one before. */
-TEST_F(sides, what_is_posted_to_a_qp_that_has_failed_is_flushed)
+TEST_F(sides, wqe_posted_in_error_state_is_flushed)
 {
 	const unsigned int number = 5000;
 	struct rdma_addr nobody = {};
@@ -532,7 +532,7 @@ TEST_F(sides, what_is_posted_to_a_qp_that_has_failed_is_flushed)
 	destroy_qp(r.qp);
 }
 
-TEST_F(sides, a_reset_forgets_what_was_posted)
+TEST_F(sides, qp_reset_drops_posted_wqes)
 {
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_RDMA_WRITE };
 	struct rdma_addr near, far;
@@ -565,7 +565,7 @@ static enum ibv_qp_state state_of(struct ibv_qp *qp)
 }
 
 /* A QP can go from SQD to RTS, as from RTS, without any other attribute. */
-TEST_F(sides, cur_state_has_to_match)
+TEST_F(sides, modify_qp_rejects_wrong_cur_qp_state)
 {
 	const int mask = IBV_QP_STATE | IBV_QP_CUR_STATE;
 	struct ibv_qp_attr attr = {
@@ -590,7 +590,7 @@ TEST_F(sides, cur_state_has_to_match)
  * The first packet of a message has taken a receive, which an error flushes. If the
  * QP were ready again without a reset, the next packets would have no receive.
  */
-TEST_F(sides, a_message_does_not_go_on_after_an_error)
+TEST_F(sides, modify_qp_rejects_error_to_rts_during_message)
 {
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_SEND, .num_sge = 1 };
 	struct uffdio_zeropage there = { .range.len = PAGE };
@@ -633,7 +633,7 @@ TEST_F(sides, a_message_does_not_go_on_after_an_error)
 }
 
 /* While it answers, the kernel holds memory of the size that a request claims. */
-TEST_F(sides, a_request_is_no_larger_than_a_page)
+TEST_F(sides, post_send_rejects_wqe_size_above_a_page)
 {
 	EXPECT_EQ(0, raw_look_for(self->near, PAGE));
 	EXPECT_EQ(-EINVAL, raw_look_for(self->near, PAGE + 1));
@@ -641,7 +641,7 @@ TEST_F(sides, a_request_is_no_larger_than_a_page)
 }
 
 /* The MR is created after the QP and destroyed before it, as when a process dies. */
-TEST_F(sides, a_write_without_room_for_its_completion_keeps_no_mr)
+TEST_F(sides, cq_overflow_at_responder_drops_mr_reference)
 {
 	struct ibv_recv_wr *bad_recv, recv = {};
 	struct rdma near = *self->near, far = *self->far;
@@ -689,7 +689,7 @@ TEST_F(sides, a_write_without_room_for_its_completion_keeps_no_mr)
  * A requester that was told to wait, and then to retry, looks at responses only when
  * the wait is over, after 655 ms. Another QP makes its peer send one more.
  */
-TEST_F(sides, an_answer_that_waits_for_a_timer_keeps_no_qp)
+TEST_F(sides, destroy_qp_drops_response_behind_rnr_timer)
 {
 	struct rdma near = *self->near, other = *self->near;
 	struct ibv_send_wr *bad, second = { .opcode = IBV_WR_SEND };
@@ -721,7 +721,7 @@ TEST_F(sides, an_answer_that_waits_for_a_timer_keeps_no_qp)
 }
 
 /* As many packets as may be under way, to a page that does not arrive. */
-TEST_F(sides, a_request_whose_packets_wait_has_a_timeout)
+TEST_F(sides, request_stuck_at_peer_fails_after_retries)
 {
 	/* Three attempts, 134 ms each */
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD, .timeout = 15, .retry_cnt = 2 };
@@ -776,7 +776,7 @@ static void *post_on(void *arg)
  * Each request claims that it is done, and they never end: there are so many that
  * the thread gets its turn before the kernel has seen them all.
  */
-TEST_F(sides, requests_that_are_done_do_not_keep_a_qp)
+TEST_F(sides, modify_qp_ends_despite_endless_done_wqes)
 {
 	static const enum ibv_qp_state states[] = { IBV_QPS_SQD, IBV_QPS_ERR, IBV_QPS_RESET };
 	struct rdma r = *self->near;
@@ -932,7 +932,7 @@ static int post_receive(FIXTURE_DATA(datagrams) *self)
 	return rdma_post_recv(&self->far, self->pad, self->far_mr->lkey, 48);
 }
 
-TEST_F(datagrams, a_controlled_key_is_that_of_the_qp)
+TEST_F(datagrams, controlled_qkey_of_wr_selects_qkey_of_qp)
 {
 	struct ibv_qp_attr attr = { .qkey = CONTROLLED_KEY };
 	struct ibv_wc wc;
@@ -1018,7 +1018,7 @@ TEST_F(datagrams, unread_events_are_limited)
 }
 
 /* It gets more than may be under way. The sender goes on to another receiver. */
-TEST_F(datagrams, a_receiver_that_waits_stops_no_sender)
+TEST_F(datagrams, stalled_ud_receiver_does_not_block_sender)
 {
 	struct ibv_qp_attr attr = { .qkey = NEAR_KEY };
 	struct rdma waits = self->far;
@@ -1067,7 +1067,7 @@ static uint64_t sock_memory(uint64_t least, uint64_t most)
 }
 
 /* Each datagram takes 512 bytes or more. */
-TEST_F(datagrams, a_process_pays_for_what_its_qps_have_got)
+TEST_F(datagrams, memcg_is_charged_for_received_packets)
 {
 	struct rdma waits = self->far, idle = self->far;
 	struct held held;
@@ -1116,7 +1116,7 @@ static int mac_of_the_device(uint8_t *mac)
 }
 
 /* Old libraries write the address into the request. */
-TEST_F(datagrams, an_address_says_where_to_not_where_from)
+TEST_F(datagrams, source_address_in_user_ud_wqe_is_ignored)
 {
 	struct ibv_qp_attr attr = { .qkey = NEAR_KEY };
 	struct rxe_queue_buf *queue;
@@ -1177,7 +1177,7 @@ TEST_F(datagrams, an_address_says_where_to_not_where_from)
 	EXPECT_EQ(own, self->ip.saddr);
 }
 
-TEST_F(datagrams, only_reliable_connections_have_a_timeout)
+TEST_F(datagrams, modify_qp_rejects_timeout_of_ud_and_uc_qp)
 {
 	struct ibv_qp_attr attr = { .timeout = 1 };
 	struct ibv_qp_init_attr init = {
@@ -1215,7 +1215,7 @@ static bool group_is_listened_to(void)
 	return is;
 }
 
-TEST_F(datagrams, the_address_of_a_group_goes_with_its_last_qp)
+TEST_F(datagrams, last_mcast_detach_removes_netdev_address)
 {
 	union ibv_gid group = GROUP;
 
@@ -1230,7 +1230,7 @@ TEST_F(datagrams, the_address_of_a_group_goes_with_its_last_qp)
 }
 
 /* A LID means nothing in RoCE. */
-TEST_F(datagrams, a_qp_is_in_a_group_once)
+TEST_F(datagrams, repeated_mcast_attach_counts_once)
 {
 	struct rdma r = self->near;
 	union ibv_gid group = GROUP;
@@ -1258,7 +1258,7 @@ static void *attach_again_and_again(void *arg)
 	return (void *)err;
 }
 
-TEST_F(datagrams, a_group_is_left_while_others_come)
+TEST_F(datagrams, concurrent_mcast_attach_and_detach_leave_no_group)
 {
 	struct rdma r = self->near;
 	struct ibv_qp *qps[4];
@@ -1366,7 +1366,7 @@ TEST_F(shared, srq_receive_is_flushed_on_error)
 	munmap(mem, PAGE);
 }
 
-TEST_F(shared, srq_size_is_the_kernels_copy)
+TEST_F(shared, srq_query_ignores_index_mask_of_user_queue)
 {
 	struct rxe_queue_buf *queue = raw_find_queue(WR_ID);
 	struct ibv_srq_attr before, attr;
@@ -1402,7 +1402,7 @@ static int resize_shared(struct ibv_srq *srq, uint32_t max_wr)
 }
 
 /* There are more receives than are copied at a time. */
-TEST_F(shared, keeps_its_receives_when_it_is_resized)
+TEST_F(shared, srq_resize_keeps_posted_receives)
 {
 	const unsigned int n = 3001;
 	struct rxe_queue_buf *queue;
@@ -1443,7 +1443,7 @@ static void *resize_again_and_again(void *arg)
 }
 
 /* ... and while messages take them. */
-TEST_F(shared, gives_out_its_receives_in_order_when_it_is_resized)
+TEST_F(shared, srq_resize_under_traffic_keeps_receive_order)
 {
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_SEND };
 	struct resizes resizes = { .srq = self->srq };

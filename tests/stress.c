@@ -659,17 +659,17 @@ static void run_stress(double seconds)
 
 /* The results */
 
-TEST(each_word_is_as_it_was_written_last)
+TEST(no_word_is_corrupt)
 {
 	EXPECT_EQ(0, shared->corrupt);
 }
 
-TEST(nothing_fails_but_for_a_reason)
+TEST(no_operation_fails_with_unexpected_error)
 {
 	EXPECT_EQ(0, shared->wrong);
 }
 
-TEST(everybody_gets_to_an_end)
+TEST(no_process_hangs)
 {
 	EXPECT_EQ(0, shared->hung);
 }
@@ -682,7 +682,7 @@ static uint64_t splits_before, copies_before;
 /* Another actor may use the same pages sometimes, but not most of the time. */
 #define MAY_BE_REFUSED(done)	(4 * (done) + 10)
 
-TEST(all_kinds_of_things_have_happened)
+TEST(each_kind_of_operation_has_succeeded)
 {
 	int kind;
 
@@ -724,7 +724,7 @@ NOTHING_LEAKED(dma_mapping, "dma/")
  * Devices have mapped for DMA the aliases that they got, except where requests
  * failed. In the end none of them is mapped.
  */
-TEST(counters_add_up)
+TEST(dma_mapped_equals_dma_unmapped_at_end)
 {
 	double end = now() + LEAVE_S;
 	uint64_t mapped, unmapped;

@@ -91,7 +91,7 @@ static uint64_t sum_words(const void *words, size_t size)
 	return sum;
 }
 
-TEST_F(uapi, sum)
+TEST_F(uapi, op_sum_adds_up_words)
 {
 	unsigned int i;
 
@@ -105,7 +105,7 @@ TEST_F(uapi, sum)
 	}
 }
 
-TEST_F(uapi, xor)
+TEST_F(uapi, op_xor_changes_words)
 {
 	unsigned int i;
 
@@ -118,7 +118,7 @@ TEST_F(uapi, xor)
 	}
 }
 
-TEST_F(uapi, fill)
+TEST_F(uapi, op_fill_sets_words)
 {
 	unsigned int i;
 	size_t pos;
@@ -136,7 +136,7 @@ TEST_F(uapi, fill)
 	}
 }
 
-TEST_F(uapi, copy)
+TEST_F(uapi, op_copy_copies_words)
 {
 	unsigned int i;
 
@@ -153,7 +153,7 @@ TEST_F(uapi, copy)
 	}
 }
 
-TEST_F(uapi, copy_to_the_neighbour)
+TEST_F(uapi, op_copy_copies_to_adjacent_range)
 {
 	ASSERT_EQ(0, gpu_copy(self->gpu, self->buf.mem + HUGE_PAGE,
 			      self->buf.mem, HUGE_PAGE));
@@ -162,7 +162,7 @@ TEST_F(uapi, copy_to_the_neighbour)
 }
 
 /* Memory that is in swap, not populated, split, or of two sizes at first. */
-TEST_F(uapi, memory_of_all_kinds)
+TEST_F(uapi, op_works_on_swapped_split_and_missing_pages)
 {
 	uint8_t *mem = self->buf.mem, *shadow = self->buf.shadow;
 	size_t pos;
@@ -191,7 +191,7 @@ TEST_F(uapi, results_are_zero_but_for_a_sum)
 	EXPECT_EQ(0, op.result);
 }
 
-TEST_F(uapi, prefetch_there_and_back)
+TEST_F(uapi, prefetch_moves_pages_to_vram_and_back)
 {
 	uint64_t pages;
 
@@ -225,7 +225,7 @@ static int sees_what_it_should(void *arg)
 	return buffer_differs(arg) != -1;
 }
 
-TEST_F(uapi, huge_page_of_two_processes_returns_in_pieces)
+TEST_F(uapi, shared_thp_is_split_if_ram_has_no_huge_page)
 {
 	struct child child;
 
@@ -241,7 +241,7 @@ TEST_F(uapi, huge_page_of_two_processes_returns_in_pieces)
 	EXPECT_EQ(0, child_end(&child));
 }
 
-TEST_F(uapi, huge_page_returns_in_pieces_from_the_middle)
+TEST_F(uapi, thp_is_split_by_cpu_fault_if_ram_has_no_huge_page)
 {
 	volatile uint8_t *middle = self->buf.mem + 5 * PAGE + 7;
 
@@ -255,7 +255,7 @@ TEST_F(uapi, huge_page_returns_in_pieces_from_the_middle)
 	EXPECT_EQ(0, fail_huge_pages(false));
 }
 
-TEST_F(uapi, prefetch_of_what_was_never_touched)
+TEST_F(uapi, prefetch_of_unpopulated_range_fills_vram_with_zeroes)
 {
 	struct drm_vsvm_counters before, after;
 	struct buffer hole;
@@ -273,7 +273,7 @@ TEST_F(uapi, prefetch_of_what_was_never_touched)
 	buffer_unmap(&hole);
 }
 
-TEST_F(uapi, residency_tells_kinds_apart)
+TEST_F(uapi, residency_counts_vram_ram_and_missing_pages)
 {
 	struct buffer buf;
 
@@ -320,7 +320,7 @@ static int may_work_but_not_count(void *arg)
 }
 
 /* The counters tell what other processes do. */
-TEST_F(uapi, counters_are_not_for_everybody)
+TEST_F(uapi, counters_ioctl_requires_cap_perfmon)
 {
 	struct child child;
 
@@ -345,7 +345,7 @@ static int fills_vram(void *arg)
 	return err ?: wait_until(stage, 2) ?: buffer_differs(&buf) != -1;
 }
 
-TEST_F(uapi, old_memory_is_evicted_for_others)
+TEST_F(uapi, full_vram_evicts_memory_of_other_process)
 {
 	volatile int *stage = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -364,7 +364,7 @@ TEST_F(uapi, old_memory_is_evicted_for_others)
 }
 
 /* The kernel keeps no memory for ranges in which nothing is mapped any more. */
-TEST_F(uapi, ranges_of_nothing_take_no_memory)
+TEST_F(uapi, driver_frees_ranges_without_mapping)
 {
 	const size_t size = MIB(2048);
 	uint64_t before, after;
@@ -396,7 +396,7 @@ TEST_F(uapi, all_of_vram_is_in_the_window)
 	EXPECT_EQ(info.vram_size, self->vram_free);
 }
 
-TEST_F(uapi, more_than_vram_can_hold)
+TEST_F(uapi, op_works_on_more_memory_than_vram)
 {
 	struct drm_vsvm_info info;
 	struct buffer big;
@@ -483,7 +483,7 @@ TEST_F(uapi, hugetlb_memory_is_used_in_place)
 	EXPECT_EQ(0, file_write("/proc/sys/vm/nr_hugepages", "0"));
 }
 
-TEST_F(uapi, read_only_file_is_summed_up)
+TEST_F(uapi, op_sum_reads_read_only_file_mapping)
 {
 	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	void *mem = mmap(NULL, 4 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
@@ -548,7 +548,7 @@ TEST_F(uapi, protection_keys_bind_the_gpu)
 #define EXPECT_EINVAL(_call)	EXPECT_EQ(-EINVAL, _call)
 #define EXPECT_EFAULT(_call)	EXPECT_EQ(-EFAULT, _call)
 
-TEST_F(uapi, unaligned_words)
+TEST_F(uapi, op_rejects_unaligned_words)
 {
 	int i;
 
@@ -560,7 +560,7 @@ TEST_F(uapi, unaligned_words)
 			       64));
 }
 
-TEST_F(uapi, unaligned_pages)
+TEST_F(uapi, prefetch_and_residency_reject_unaligned_pages)
 {
 	PAGE_OPS(EXPECT_EINVAL, self->buf.mem + 8, PAGE);
 	PAGE_OPS(EXPECT_EINVAL, self->buf.mem + PAGE / 2, PAGE);
@@ -568,14 +568,14 @@ TEST_F(uapi, unaligned_pages)
 	PAGE_OPS(EXPECT_EINVAL, self->buf.mem, PAGE - 1);
 }
 
-TEST_F(uapi, nothing_at_all)
+TEST_F(uapi, ioctls_reject_size_zero)
 {
 	GPU_OPS(EXPECT_EINVAL, self->buf.mem, 0);
 	PAGE_OPS(EXPECT_EINVAL, self->buf.mem, 0);
 	GPU_OPS(EXPECT_EINVAL, (void *)0, 0);
 }
 
-TEST_F(uapi, ranges_that_wrap_around)
+TEST_F(uapi, ioctls_reject_wrapping_range)
 {
 	uint8_t *mem = self->buf.mem;
 
@@ -587,7 +587,7 @@ TEST_F(uapi, ranges_that_wrap_around)
 	PAGE_OPS(EXPECT_EINVAL, (void *)-PAGE, 2 * PAGE);
 }
 
-TEST_F(uapi, ranges_beyond_user_space)
+TEST_F(uapi, ioctls_reject_range_beyond_user_space)
 {
 	void *last = (void *)((1UL << 47) - 2 * PAGE);
 	void *hole = (void *)(1UL << 50);
@@ -629,7 +629,7 @@ static int work_on_huge_ranges(void *arg)
 	       gpu_to_ram(gpu, mem, most) != -EFAULT;
 }
 
-TEST_F(uapi, huge_ranges)
+TEST_F(uapi, ioctls_fail_on_range_with_unmapped_parts)
 {
 	struct child child;
 
@@ -638,7 +638,7 @@ TEST_F(uapi, huge_ranges)
 	EXPECT_EQ(0, child_end(&child));
 }
 
-TEST_F(uapi, holes)
+TEST_F(uapi, ioctls_fail_on_hole_but_residency_counts_it)
 {
 	uint8_t *mem = self->src.mem;
 
@@ -662,7 +662,7 @@ TEST_F(uapi, holes)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->src, self->gpu));
 }
 
-TEST_F(uapi, inaccessible_memory)
+TEST_F(uapi, op_on_prot_none_memory_fails)
 {
 	ASSERT_EQ(0, mprotect(self->buf.mem, SIZE, PROT_NONE));
 	EXPECT_EFAULT(gpu_sum(self->gpu, self->buf.mem, PAGE, &self->sum));
@@ -670,7 +670,7 @@ TEST_F(uapi, inaccessible_memory)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
 }
 
-TEST_F(uapi, read_only_memory_in_ram)
+TEST_F(uapi, op_write_to_read_only_ram_fails_with_eacces)
 {
 	ASSERT_EQ(0, mprotect(self->buf.mem, SIZE, PROT_READ));
 	EXPECT_EQ(-EACCES, gpu_fill(self->gpu, self->buf.mem, PAGE, KEY));
@@ -682,7 +682,7 @@ TEST_F(uapi, read_only_memory_in_ram)
 	memcpy(self->src.shadow, self->buf.shadow, PAGE);
 }
 
-TEST_F(uapi, read_only_memory_in_vram)
+TEST_F(uapi, op_write_to_read_only_vram_fails_with_eacces)
 {
 	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, SIZE));
 	ASSERT_EQ(0, mprotect(self->buf.mem, SIZE, PROT_READ));
@@ -850,7 +850,7 @@ FIXTURE_TEARDOWN(half)
 	close(self->gpu);
 }
 
-TEST_F(half, is_filled)
+TEST_F(half, op_fill_of_writable_half_keeps_shared_pages)
 {
 	uint64_t key = KEY;
 	size_t pos;
@@ -862,14 +862,14 @@ TEST_F(half, is_filled)
 				    PAGE, key));
 }
 
-TEST_F(half, is_xored)
+TEST_F(half, op_xor_of_writable_half_keeps_shared_pages)
 {
 	ASSERT_EQ(0, buffer_xor(&self->buf, self->gpu, 0, variant->size / 2));
 	EXPECT_EQ(-EACCES, gpu_xor(self->gpu, self->buf.mem,
 				   variant->size / 2 + PAGE, 0));
 }
 
-TEST_F(half, is_copied_to)
+TEST_F(half, op_copy_to_writable_half_keeps_shared_pages)
 {
 	struct buffer from;
 
@@ -891,7 +891,7 @@ static int xor_half(void *arg)
 }
 
 /* Nor have they seen the writes of a child that inherits the memory. */
-TEST_F(half, is_xored_by_a_child)
+TEST_F(half, op_xor_by_child_keeps_pages_of_parent)
 {
 	struct child child;
 
@@ -902,7 +902,7 @@ TEST_F(half, is_xored_by_a_child)
 		EXPECT_EQ(0, buffer_xor(&self->buf, self->gpu, 0, PAGE));
 }
 
-TEST_F(uapi, copies_that_overlap)
+TEST_F(uapi, op_copy_rejects_overlapping_ranges)
 {
 	uint8_t *mem = self->buf.mem;
 
@@ -913,7 +913,7 @@ TEST_F(uapi, copies_that_overlap)
 	EXPECT_EINVAL(gpu_copy(self->gpu, mem, mem + PAGE, 3 * PAGE));
 }
 
-TEST_F(uapi, unknown_operations)
+TEST_F(uapi, op_rejects_unknown_operation)
 {
 	static const uint32_t ops[] = { 4, 5, 0x80000000, 0xffffffff };
 	unsigned int i;
@@ -930,7 +930,7 @@ TEST_F(uapi, unknown_operations)
 	}
 }
 
-TEST_F(uapi, unknown_places)
+TEST_F(uapi, prefetch_rejects_unknown_place)
 {
 	static const uint32_t places[] = { 2, 3, 0x80000001, 0xffffffff };
 	unsigned int i;
@@ -949,7 +949,7 @@ TEST_F(uapi, unknown_places)
 	EXPECT_EQ(0, pages_in_vram(self->gpu, self->buf.mem, SIZE));
 }
 
-TEST_F(uapi, reserved_fields)
+TEST_F(uapi, ioctls_reject_nonzero_reserved_field)
 {
 	struct drm_vsvm_op op = {
 		.addr = (uintptr_t)self->buf.mem,
@@ -970,7 +970,7 @@ TEST_F(uapi, reserved_fields)
 	EXPECT_EQ(EINVAL, errno);
 }
 
-TEST_F(uapi, unknown_ioctls)
+TEST_F(uapi, unknown_ioctl_is_rejected)
 {
 	char arg[1 << _IOC_SIZEBITS] = {};
 	unsigned int nr, dir;
@@ -993,7 +993,7 @@ TEST_F(uapi, unknown_ioctls)
  * An argument of another size is another version of the structure: missing fields
  * are zero, and make the range invalid; extra bytes are left alone.
  */
-TEST_F(uapi, wild_sizes)
+TEST_F(uapi, ioctls_accept_other_argument_sizes)
 {
 	static const unsigned int nrs[] = {
 		DRM_VSVM_PREFETCH, DRM_VSVM_OP, DRM_VSVM_RESIDENCY,
@@ -1028,7 +1028,7 @@ TEST_F(uapi, wild_sizes)
 	EXPECT_EQ(0xff, arg[sizeof(*op) + PAGE]);
 }
 
-TEST_F(uapi, arguments_out_of_reach)
+TEST_F(uapi, ioctls_reject_bad_argument_pointer)
 {
 	static const unsigned long requests[] = {
 		DRM_IOCTL_VSVM_INFO, DRM_IOCTL_VSVM_PREFETCH, DRM_IOCTL_VSVM_OP,
@@ -1062,7 +1062,7 @@ static int all_refused(int gpu, void *mem)
 	       gpu_copy(gpu, mem, (char *)mem + PAGE, PAGE) != -EPERM;
 }
 
-TEST_F(uapi, file_is_of_no_use_to_a_child)
+TEST_F(uapi, child_gets_eperm_on_file_of_parent)
 {
 	int status;
 	pid_t pid;
@@ -1076,7 +1076,7 @@ TEST_F(uapi, file_is_of_no_use_to_a_child)
 }
 
 /* The other half of this test is in main(). */
-TEST_F(uapi, file_is_of_no_use_after_exec)
+TEST_F(uapi, process_gets_eperm_on_file_after_execve)
 {
 	char fd[16];
 	int status;
@@ -1095,7 +1095,7 @@ TEST_F(uapi, file_is_of_no_use_after_exec)
 	EXPECT_EQ(0, status);
 }
 
-TEST_F(uapi, files_of_one_process_see_the_same)
+TEST_F(uapi, two_files_of_a_process_share_memory)
 {
 	int second = gpu_open(0);
 
@@ -1108,7 +1108,7 @@ TEST_F(uapi, files_of_one_process_see_the_same)
 	EXPECT_EQ(-1, buffer_differs_on_gpu(&self->buf, self->gpu));
 }
 
-TEST_F(uapi, memory_stays_when_its_file_is_closed)
+TEST_F(uapi, pages_stay_in_vram_after_close)
 {
 	int second = gpu_open(0);
 
@@ -1126,7 +1126,7 @@ static int xor_with_nothing(struct worker *worker)
 	return gpu_xor(worker->gpu, buf->mem, buf->size, 0);
 }
 
-TEST_F(uapi, file_closed_in_mid_operation)
+TEST_F(uapi, close_during_operation_keeps_data)
 {
 	struct rig rig = { .buf = self->buf };
 	struct worker worker = { .rig = &rig, .gpu = gpu_open(0) };
@@ -1162,7 +1162,7 @@ static void work_until_killed(volatile int *ready)
 	}
 }
 
-TEST_F(uapi, process_killed_in_mid_operation)
+TEST_F(uapi, sigkill_during_operation_frees_vram)
 {
 	volatile int *ready = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -1186,7 +1186,7 @@ TEST_F(uapi, process_killed_in_mid_operation)
 }
 
 /* The range takes hours. */
-TEST_F(uapi, process_killed_in_a_huge_range)
+TEST_F(uapi, sigkill_ends_residency_of_huge_range)
 {
 	struct drm_vsvm_residency where;
 	int gpu, status;

@@ -358,7 +358,7 @@ TEST_F(watch, soft_dirty_is_set_by_mremap)
 	buffer_unmap(&target);
 }
 
-TEST_F(watch, soft_dirty_sees_pages_that_only_the_gpu_has)
+TEST_F(watch, soft_dirty_sees_pages_populated_in_vram)
 {
 	struct rig *rig = &self->rig;
 	struct buffer fresh;
@@ -447,7 +447,7 @@ TEST_F(watch, userfaultfd_wp_sees_writes)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(watch, userfaultfd_is_told_of_reads)
+TEST_F(watch, userfaultfd_rwp_reports_device_reads)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -473,7 +473,7 @@ TEST_F(watch, userfaultfd_is_told_of_reads)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(watch, pages_that_were_read_are_accessed)
+TEST_F(watch, pagemap_scan_reports_device_reads_as_accessed)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -497,7 +497,7 @@ TEST_F(watch, pages_that_were_read_are_accessed)
 	EXPECT_EQ(-1, buffer_differs(&rig->buf));
 }
 
-TEST_F(watch, userfaultfd_is_told_of_what_is_missing)
+TEST_F(watch, userfaultfd_missing_reports_device_faults)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -521,7 +521,7 @@ TEST_F(watch, userfaultfd_is_told_of_what_is_missing)
  * A fault that takes longer than a peer's timeout for pages that change still
  * succeeds, even if another fault on the same page follows.
  */
-TEST_F(watch, userfaultfd_may_take_its_time)
+TEST_F(watch, slow_userfaultfd_does_not_fail_prefetch)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -555,7 +555,7 @@ static ssize_t watcher_move(struct watcher *watcher, void *dst, const void *src,
 	return ioctl(watcher->fd, UFFDIO_MOVE, &move) && !move.move ? -errno : move.move;
 }
 
-TEST_F(watch, userfaultfd_moves_what_is_in_vram)
+TEST_F(watch, uffdio_move_moves_vram_pages_in_place)
 {
 	bool huge = variant->advice == MADV_HUGEPAGE;
 	struct rig *rig = &self->rig;
@@ -596,7 +596,7 @@ TEST_F(watch, userfaultfd_moves_what_is_in_vram)
 	buffer_unmap(&target);
 }
 
-TEST_F(watch, userfaultfd_moves_a_part_of_what_is_in_vram)
+TEST_F(watch, uffdio_move_moves_part_of_vram_range_in_place)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -622,7 +622,7 @@ TEST_F(watch, userfaultfd_moves_a_part_of_what_is_in_vram)
 	buffer_unmap(&target);
 }
 
-TEST_F(watch, userfaultfd_moves_what_is_to_be_watched)
+TEST_F(watch, uffdio_move_into_rwp_area_protects_vram_pages)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -643,7 +643,7 @@ TEST_F(watch, userfaultfd_moves_what_is_to_be_watched)
 }
 
 /* One page is touched, and its neighbours come back with it. */
-TEST_F(watch, userfaultfd_watches_what_it_has_moved_when_it_comes_back)
+TEST_F(watch, rwp_of_moved_vram_page_survives_migration_to_ram)
 {
 	bool huge = variant->advice == MADV_HUGEPAGE;
 	struct rig *rig = &self->rig;
@@ -664,7 +664,7 @@ TEST_F(watch, userfaultfd_watches_what_it_has_moved_when_it_comes_back)
 	buffer_unmap(&target);
 }
 
-TEST_F(watch, userfaultfd_moves_nothing_over_what_is_in_vram)
+TEST_F(watch, uffdio_move_onto_vram_page_fails_with_eexist)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -816,7 +816,7 @@ static int nothing(void *arg)
 	return 0;
 }
 
-TEST_F(watch, userfaultfd_moves_nothing_that_others_have)
+TEST_F(watch, uffdio_move_of_shared_vram_page_fails_with_ebusy)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -841,7 +841,7 @@ TEST_F(watch, userfaultfd_moves_nothing_that_others_have)
 	buffer_unmap(&target);
 }
 
-TEST_F(watch, smaps_knows_whose_pages_are_in_vram)
+TEST_F(watch, smaps_counts_vram_pages_as_private_or_shared)
 {
 	struct rig *rig = &self->rig;
 	const uint8_t *mem = rig->buf.mem;
@@ -864,7 +864,7 @@ TEST_F(watch, smaps_knows_whose_pages_are_in_vram)
 }
 
 /* The kernel with DEBUG_VM looks whether somebody is given too much. */
-TEST_F(watch, memory_of_two_processes_goes_to_vram)
+TEST_F(watch, pages_shared_by_fork_migrate_to_vram)
 {
 	struct rig *rig = &self->rig;
 	uint8_t *mem = rig->buf.mem;
@@ -920,7 +920,7 @@ static off_t core_offset(int fd, const void *mem, size_t size)
 	return 0;
 }
 
-TEST_F(watch, a_core_dump_has_what_is_in_vram)
+TEST_F(watch, core_dump_contains_vram_pages)
 {
 	uint8_t *found = malloc(SIZE), *want = malloc(SIZE);
 	struct buffer buf;
@@ -1039,7 +1039,7 @@ static size_t present(const struct buffer *buf)
 	return pagemap_count(buf->mem, buf->size, 63);
 }
 
-TEST_F(device, soft_dirty_migrates)
+TEST_F(device, soft_dirty_bit_survives_migration)
 {
 	uint8_t *mem = self->buf.mem;
 
@@ -1067,7 +1067,7 @@ TEST_F(device, soft_dirty_migrates)
 }
 
 /* Write protection survives a migration, either way. */
-TEST_F(device, write_protect_migrates)
+TEST_F(device, uffd_wp_bit_survives_migration)
 {
 	uint8_t *mem = self->buf.mem;
 	struct watcher watcher;
@@ -1092,7 +1092,7 @@ TEST_F(device, write_protect_migrates)
 }
 
 /* A read populates it with zero pages, and the scan protects them. */
-TEST_F(device, write_protected_zero_pages_stay)
+TEST_F(device, write_protected_zero_pages_do_not_migrate)
 {
 	uint8_t *mem = self->buf.mem;
 	struct watcher watcher;
@@ -1132,7 +1132,7 @@ static int alarm_every(unsigned int us)
 	       -errno : 0;
 }
 
-TEST_F(device, ksm_pages_become_those_of_the_process)
+TEST_F(device, migration_unshares_ksm_pages)
 {
 	struct buffer other;
 
@@ -1192,7 +1192,7 @@ static long zero_pages(void)
 }
 
 /* Huge pages would be split first, which maps zero pages and leaves none to KSM. */
-TEST(zero_pages_of_ksm_are_counted)
+TEST(migration_decrements_ksm_zero_pages)
 {
 	uint64_t others = number_read(KSM "ksm_zero_pages");
 	int tries = 600 * slowness();
@@ -1298,7 +1298,7 @@ TEST(a_page_of_hugetlb_takes_one_fault)
 }
 
 /* Memory that comes back is dirty, as before: the next write needs no fault. */
-TEST_F(device, memory_that_comes_back_takes_no_fault)
+TEST_F(device, page_migrated_back_stays_dirty)
 {
 	long before;
 
@@ -1314,7 +1314,7 @@ TEST_F(device, memory_that_comes_back_takes_no_fault)
 }
 
 /* The device maps the pages that it has migrated, and would not fault any more. */
-TEST_F(device, pages_whose_accesses_are_watched_stay)
+TEST_F(device, rwp_protected_pages_do_not_migrate)
 {
 	uint8_t *mem = self->buf.mem;
 	struct watcher watcher;
@@ -1338,7 +1338,7 @@ TEST_F(device, pages_whose_accesses_are_watched_stay)
 }
 
 /* Merged pages would have to be unmerged by an access, which no thread has made. */
-TEST_F(device, ksm_pages_whose_accesses_are_watched_stay)
+TEST_F(device, rwp_protected_ksm_pages_do_not_migrate)
 {
 	uint8_t *mem = self->buf.mem;
 	struct watcher watcher;
@@ -1393,7 +1393,7 @@ TEST(secret_memory_does_not_migrate)
 }
 
 /* The CPU faults on a huge page, and no huge page is free in RAM. */
-TEST(a_fault_gets_small_pages_where_no_huge_one_is_free)
+TEST(cpu_fault_splits_thp_if_ram_has_no_huge_page)
 {
 	struct hmm_dmirror_cmd cmd = { .npages = HMM_DMIRROR_FLAG_FAIL_ALLOC };
 	FIXTURE_DATA(device) self = {};
