@@ -1010,48 +1010,6 @@ TEST(link_down_does_not_wait_for_mmap_lock)
 	EXPECT_EQ(0, gpu_links_set(links_before));
 }
 
-/* How many cases the kernel's own tests have, in mm/tests/ */
-#define PEERS_CASES	4
-#define P2PDMA_CASES	15
-
-/* Run the kernel's own tests, and take their results from the log. */
-static void kunit(struct __test_metadata *_metadata, const char *module, int want)
-{
-	int passed = 0, failed = 0, suite = 0;
-	char line[512];
-	FILE *log;
-
-	ASSERT_EQ(0, system("modprobe kunit enable=1 autorun=1"));
-	ASSERT_EQ(0, file_write("/dev/kmsg", "tests/link.c: kunit"));
-	snprintf(line, sizeof(line), "modprobe %s", module);
-	ASSERT_EQ(0, system(line));
-	log = popen("dmesg -t | tac | sed '/^tests.link.c: kunit/q'", "r");
-	ASSERT_NE(NULL, log);
-	while (fgets(line, sizeof(line), log)) {
-		passed += !strncmp(line, "    ok ", 7) && !strstr(line, "# SKIP");
-		failed += !!strstr(line, "not ok");
-		suite += !strncmp(line, "ok ", 3);
-	}
-	pclose(log);
-	EXPECT_EQ(0, failed);
-	EXPECT_EQ(want, passed);
-	EXPECT_EQ(1, suite);
-	snprintf(line, sizeof(line), "modprobe -r %s", module);
-	EXPECT_EQ(0, system(line));
-}
-
-/* Owners and peers */
-TEST(kunit_peers)
-{
-	kunit(_metadata, "hmm_peers_kunit", PEERS_CASES);
-}
-
-/* Windows, and how their addresses are mapped */
-TEST(kunit_p2pdma)
-{
-	kunit(_metadata, "hmm_p2pdma_kunit", P2PDMA_CASES);
-}
-
 int main(int argc, char **argv)
 {
 	int ret;
