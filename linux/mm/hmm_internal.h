@@ -9,14 +9,15 @@
 struct dev_pagemap;
 
 /*
- * How a caller of hmm_range_fault() reaches a device-private page, or why not:
- * then a fault migrates the page to system memory.
+ * The route by which a caller of hmm_range_fault() reaches a device-private
+ * page, or the reason that there is none: then a fault migrates the page to
+ * system memory.
  */
 enum hmm_route {
-	HMM_ROUTE_PRIVATE,		/* as it is */
-	HMM_ROUTE_CPU,			/* by an alias */
-	HMM_ROUTE_BUS,
-	HMM_ROUTE_HOST_BRIDGE,
+	HMM_ROUTE_PRIVATE,		/* by its own PFN */
+	HMM_ROUTE_CPU,			/* by an alias, to which the CPU copies */
+	HMM_ROUTE_BUS,			/* by an alias, with its bus address */
+	HMM_ROUTE_HOST_BRIDGE,		/* by an alias, mapped for DMA */
 	HMM_FALLBACK_NO_CLIENT,		/* the caller takes no aliases */
 	HMM_FALLBACK_NO_WINDOW,
 	HMM_FALLBACK_OUTSIDE_WINDOW,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Invalidation of device-private pages that stay where they are: the window or
- * the link through which others reach them goes away.
+ * Invalidate device-private pages that stay where they are, because importers
+ * lose the window or the link through which they reach them.
  */
 #include <linux/memremap.h>
 #include <linux/mm.h>
@@ -34,8 +34,8 @@ static bool hmm_invalidate_one(struct folio *folio, struct vm_area_struct *vma,
  * - A walk that has not seen the change has ended with the grace period. Its
  *   caller uses the result only if mmu_interval_read_retry() finds that no
  *   notifier has been called since, and that is done below.
- * - A page that is free when this looks at it is used later only by walks that
- *   see the change.
+ * - A page that is free when this function looks at it is used later only by
+ *   walks that see the change.
  * - A page whose entry has been moved or removed needs no call: the code that
  *   moved or removed the entry has called the notifiers.
  *
@@ -56,7 +56,7 @@ void hmm_invalidate_private(const struct dev_pagemap *pgmap,
 		struct folio *folio = page_folio(page);
 
 		cond_resched();
-		/* A reference makes migration fail: do not take one in vain */
+		/* A reference makes migration fail: take none of a locked folio */
 		if (folio_ref_count(folio) && folio_test_locked(folio)) {
 			schedule_timeout_uninterruptible(1);
 			continue;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* How importers map aliases, for the CPU and for DMA. */
+/* Functions that map aliases, for the CPU and for DMA. */
 #include <linux/dma-mapping.h>
 #include <linux/export.h>
 #include <linux/hmm_p2pdma.h>
@@ -40,8 +40,8 @@ EXPORT_SYMBOL_GPL(hmm_alias_to_iosys_map);
  * @hmm_pfn: the first entry, with HMM_PFN_ALIAS set
  * @size: in bytes. Aliases with an order, see hmm_pfn_to_map_order(), are in a
  *	block of 2^order contiguous aliases, which is aligned to its size
- * @dir: what @dev does with the memory
- * @type: where to note what hmm_alias_dma_unmap() has to know
+ * @dir: direction of the DMA
+ * @type: the kind of mapping is stored here, for hmm_alias_dma_unmap()
  *
  * For importers that keep their own addresses, in pieces larger than a page.
  * Those with a &struct hmm_dma_map use hmm_dma_map_pfn().
@@ -85,11 +85,11 @@ EXPORT_SYMBOL_GPL(hmm_alias_dma_map);
 
 /**
  * hmm_alias_dma_unmap() - undo hmm_alias_dma_map()
- * @dev: as before
- * @addr: what hmm_alias_dma_map() returned
- * @size: as before
- * @dir: as before
- * @type: what hmm_alias_dma_map() noted
+ * @dev: the device of the mapping
+ * @addr: the address that hmm_alias_dma_map() returned
+ * @size: the size of the mapping, in bytes
+ * @dir: the direction of the mapping
+ * @type: the kind of mapping that hmm_alias_dma_map() stored
  *
  * Context: Any.
  */

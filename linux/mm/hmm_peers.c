@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Private links between devices, seen from one end: which pagemaps an importer
- * reaches.
+ * The set of pagemaps that an importer reaches over private links.
  *
  * A page table walk looks a pagemap up under RCU only. It may see an old state
  * of the set: the importer uses the result only if no invalidation has happened
@@ -41,8 +40,8 @@ EXPORT_SYMBOL_GPL(hmm_peers_fini);
  * @peers: the set of the device at this end
  * @pgmap: the pagemap of the device at the other end
  *
- * From here on the importer gets pages of @pgmap as they are. What it holds
- * already, such as aliases, stays valid.
+ * From here on the importer gets pages of @pgmap as they are. Entries that it
+ * holds already, such as aliases, stay valid.
  *
  * Context: May sleep. @pgmap is in use for as long as it is in the set.
  * Return: 0 on success; -EBUSY if @pgmap is in the set already; -EINVAL if it

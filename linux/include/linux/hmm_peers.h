@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Private links between devices, seen from one end.
+ * The set of pagemaps that an importer reaches over private links.
  *
  * An importer with links to other devices keeps a set of those pagemaps that it
  * reaches over them. hmm_range_fault() gives it the pages of these as they are,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Windows: which can be set, which pages they show, to which clients, and how
- * their addresses are mapped.
+ * Tests of windows: their limits, the alias of each page, clients that reach
+ * them, and DMA mappings.
  */
 #include <kunit/device.h>
 #include <kunit/test.h>
@@ -31,7 +31,7 @@
 #define WINDOW_PFN	(PHYS_PFN(BAR_START) + SKIP_BAR)
 #define WINDOW_PAGES	40
 
-/* Nothing finds this pagemap or this provider but the functions under test. */
+/* Only the functions under test see this pagemap and this provider. */
 struct exporter {
 	struct pci_dev pdev;
 	struct p2pdma_provider provider;
@@ -107,7 +107,7 @@ found:
 	return pdev;
 }
 
-static void test_window_is_in_the_bar(struct kunit *test)
+static void test_window_set_checks_bar_range(struct kunit *test)
 {
 	struct exporter *ex = exporter(test);
 	struct hmm_window *window = &ex->pgmap.window;
@@ -139,7 +139,7 @@ static void test_window_is_in_the_bar(struct kunit *test)
 		{ 0, page + 1, -EINVAL },
 	};
 
-	/* So long that only the BAR is a limit */
+	/* The memory is longer than the BAR, so that only the BAR is a limit */
 	ex->pgmap.range.end = VRAM_START + 2 * len - 1;
 
 	for (i = 0; i < ARRAY_SIZE(windows); i++) {
@@ -163,7 +163,7 @@ static void test_window_is_in_the_bar(struct kunit *test)
 	}
 }
 
-static void test_window_is_of_private_memory(struct kunit *test)
+static void test_window_set_checks_pagemap(struct kunit *test)
 {
 	struct exporter *ex = exporter(test);
 	struct dev_pagemap *pgmap = &ex->pgmap;
@@ -191,11 +191,11 @@ static void test_window_is_of_private_memory(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EINVAL,
 			hmm_window_set(pgmap, pdev, bar, 0, PAGE_SIZE));
 
-	/* An error leaves no window of before */
+	/* After an error the window that was set before is gone, too */
 	KUNIT_EXPECT_NULL(test, pgmap->window.provider);
 }
 
-static void test_window_is_of_a_provider(struct kunit *test)
+static void test_window_set_requires_provider(struct kunit *test)
 {
 	struct exporter *ex = exporter(test);
 	struct pci_dev *copy = kunit_kzalloc(test, sizeof(*copy), GFP_KERNEL);
@@ -229,9 +229,10 @@ static void test_window_is_of_a_provider(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, ex->pgmap.window.provider);
 }
 
-/* As a walk does it, for a page that the client does not reach privately. */
-static struct hmm_reach find(struct exporter *ex, const struct hmm_client *client,
-			     unsigned long pfn)
+/* Call hmm_find_alias() as a walk does. */
+static struct hmm_reach find_alias(struct exporter *ex,
+				   const struct hmm_client *client,
+				   unsigned long pfn)
 {
 	struct hmm_range range = { .client = client };
 	struct hmm_reach reach = {
@@ -245,7 +246,7 @@ static struct hmm_reach find(struct exporter *ex, const struct hmm_client *clien
 	return reach;
 }
 
-static void test_each_page_has_its_place(struct kunit *test)
+static void test_find_alias_maps_each_pfn(struct kunit *test)
 {
 	static const unsigned long sizes[] = {
 		1, WINDOW_PAGES, VRAM_PAGES - 1, VRAM_PAGES
@@ -258,7 +259,7 @@ static void test_each_page_has_its_place(struct kunit *test)
 	for (j = 0; j < ARRAY_SIZE(sizes); j++) {
 		ex->pgmap.window.nr_pages = sizes[j];
 		for (i = 0; i < VRAM_PAGES; i++) {
-			struct hmm_reach reach = find(ex, &cpu, VRAM_PFN + i);
+			struct hmm_reach reach = find_alias(ex, &cpu, VRAM_PFN + i);
 
 			if (i >= sizes[j]) {
 				KUNIT_EXPECT_EQ(test, HMM_FALLBACK_OUTSIDE_WINDOW,
@@ -279,7 +280,7 @@ static void test_each_page_has_its_place(struct kunit *test)
 	}
 }
 
-static void test_run_is_all_inside(struct kunit *test)
+static void test_reaches_needs_whole_run_in_window(struct kunit *test)
 {
 	struct exporter *ex = exporter(test);
 	struct hmm_client cpu = { .cpu = true };
@@ -288,7 +289,7 @@ static void test_run_is_all_inside(struct kunit *test)
 
 	ex->pgmap.window = window_of(ex);
 	for (i = 0; i < VRAM_PAGES; i++) {
-		reach = find(ex, &cpu, VRAM_PFN + i);
+		reach = find_alias(ex, &cpu, VRAM_PFN + i);
 		for (n = 1; i + n <= VRAM_PAGES; n++)
 			KUNIT_EXPECT_EQ_MSG(test, i + n <= WINDOW_PAGES,
 					    hmm_reaches(&reach, VRAM_PFN + i, n),
@@ -307,42 +308,42 @@ static void test_run_is_all_inside(struct kunit *test)
 	}
 }
 
-static void test_reasons(struct kunit *test)
+static void test_find_alias_returns_fallback_reasons(struct kunit *test)
 {
 	struct exporter *ex = exporter(test);
 	struct hmm_client cpu = { .cpu = true }, dma = { .dma_dev = client_device(test) };
 
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_NO_WINDOW,
-			find(ex, &cpu, VRAM_PFN).route);
+			find_alias(ex, &cpu, VRAM_PFN).route);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_NO_CLIENT,
-			find(ex, NULL, VRAM_PFN).route);
+			find_alias(ex, NULL, VRAM_PFN).route);
 
 	ex->pgmap.window = window_of(ex);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_NO_CLIENT,
-			find(ex, NULL, VRAM_PFN).route);
-	KUNIT_EXPECT_EQ(test, HMM_ROUTE_CPU, find(ex, &cpu, VRAM_PFN).route);
+			find_alias(ex, NULL, VRAM_PFN).route);
+	KUNIT_EXPECT_EQ(test, HMM_ROUTE_CPU, find_alias(ex, &cpu, VRAM_PFN).route);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_OUTSIDE_WINDOW,
-			find(ex, &cpu, VRAM_PFN + WINDOW_PAGES).route);
+			find_alias(ex, &cpu, VRAM_PFN + WINDOW_PAGES).route);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_UNREACHABLE,
-			find(ex, &dma, VRAM_PFN).route);
+			find_alias(ex, &dma, VRAM_PFN).route);
 	iosys_map_clear(&ex->provider.map);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_UNREACHABLE,
-			find(ex, &cpu, VRAM_PFN).route);
+			find_alias(ex, &cpu, VRAM_PFN).route);
 	iosys_map_set_vaddr(&ex->provider.map, ex);
 
 	/* A revoked window has no provider that could be asked */
 	ex->pgmap.window.revoked = true;
 	ex->pgmap.window.provider = ERR_PTR(-ENODEV);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_REVOKED,
-			find(ex, &cpu, VRAM_PFN).route);
+			find_alias(ex, &cpu, VRAM_PFN).route);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_REVOKED,
-			find(ex, &dma, VRAM_PFN + WINDOW_PAGES - 1).route);
+			find_alias(ex, &dma, VRAM_PFN + WINDOW_PAGES - 1).route);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_NO_CLIENT,
-			find(ex, NULL, VRAM_PFN).route);
+			find_alias(ex, NULL, VRAM_PFN).route);
 
 	ex->pgmap.window.provider = &ex->provider;
 	hmm_window_restore(&ex->pgmap);
-	KUNIT_EXPECT_EQ(test, HMM_ROUTE_CPU, find(ex, &cpu, VRAM_PFN).route);
+	KUNIT_EXPECT_EQ(test, HMM_ROUTE_CPU, find_alias(ex, &cpu, VRAM_PFN).route);
 }
 
 /* Of the four pages of a process, this window shows three. */
@@ -418,7 +419,7 @@ static void test_window_is_revoked_and_restored(struct kunit *test)
 	hmm_kunit_exit();
 }
 
-/* Through the fabric a device does not reach itself. */
+/* A device does not reach its own BAR through the fabric. */
 static void test_device_is_not_its_own_peer(struct kunit *test)
 {
 	struct exporter *ex = exporter(test);
@@ -434,7 +435,7 @@ static void test_device_is_not_its_own_peer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0,
 			hmm_window_set(&ex->pgmap, pdev, bar, 0, PAGE_SIZE));
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_UNREACHABLE,
-			find(ex, &client, VRAM_PFN).route);
+			find_alias(ex, &client, VRAM_PFN).route);
 }
 
 static void test_provider_is_found_by_address(struct kunit *test)
@@ -452,7 +453,7 @@ static void test_provider_is_found_by_address(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, pci_p2pdma_find_provider(BAR_START));
 }
 
-/* The page at @phys is in the BAR of @provider, or in none if that is NULL. */
+/* Expect the page at @phys to be in the BAR of @provider; NULL: in no BAR. */
 static void expect_map(struct kunit *test, struct p2pdma_provider *provider,
 		       phys_addr_t bar, phys_addr_t phys)
 {
@@ -562,8 +563,8 @@ static void test_alias_is_mapped_for_dma(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, PCI_P2PDMA_MAP_NOT_SUPPORTED, type);
 }
 
-/* How the last alias was mapped says nothing about other BARs. */
-static void test_map_state_is_of_one_bar(struct kunit *test)
+/* The map state of one BAR does not apply to other BARs. */
+static void test_p2pdma_map_state_covers_one_bar(struct kunit *test)
 {
 	static const struct {
 		long page;
@@ -600,7 +601,7 @@ static void test_map_state_is_of_one_bar(struct kunit *test)
 }
 
 /* An entry is unmapped as it was mapped, even if the route has changed. */
-static void test_mapped_stays_as_it_is(struct kunit *test)
+static void test_dma_map_pfn_keeps_existing_mapping(struct kunit *test)
 {
 	static const enum pci_p2pdma_map_type types[] = {
 		PCI_P2PDMA_MAP_BUS_ADDR,
@@ -629,7 +630,7 @@ static void test_mapped_stays_as_it_is(struct kunit *test)
 }
 
 /* dma_can_map_mmio() refuses what dma_map_phys() refuses, and no more. */
-static void test_mmio_that_can_be_mapped(struct kunit *test)
+static void test_dma_can_map_mmio_checks_limits(struct kunit *test)
 {
 	struct device *dev = client_device(test);
 	static const struct bus_dma_region regions[] = {
@@ -680,21 +681,21 @@ static void test_mmio_that_can_be_mapped(struct kunit *test)
 }
 
 static struct kunit_case hmm_p2pdma_cases[] = {
-	KUNIT_CASE(test_window_is_in_the_bar),
-	KUNIT_CASE(test_window_is_of_private_memory),
-	KUNIT_CASE(test_window_is_of_a_provider),
-	KUNIT_CASE(test_each_page_has_its_place),
-	KUNIT_CASE(test_run_is_all_inside),
-	KUNIT_CASE(test_reasons),
+	KUNIT_CASE(test_window_set_checks_bar_range),
+	KUNIT_CASE(test_window_set_checks_pagemap),
+	KUNIT_CASE(test_window_set_requires_provider),
+	KUNIT_CASE(test_find_alias_maps_each_pfn),
+	KUNIT_CASE(test_reaches_needs_whole_run_in_window),
+	KUNIT_CASE(test_find_alias_returns_fallback_reasons),
 	KUNIT_CASE(test_window_is_revoked_and_restored),
 	KUNIT_CASE(test_device_is_not_its_own_peer),
 	KUNIT_CASE(test_provider_is_found_by_address),
 	KUNIT_CASE(test_alias_is_mapped_for_the_cpu),
 	KUNIT_CASE(test_alias_is_not_mapped_for_dma),
 	KUNIT_CASE(test_alias_is_mapped_for_dma),
-	KUNIT_CASE(test_map_state_is_of_one_bar),
-	KUNIT_CASE(test_mapped_stays_as_it_is),
-	KUNIT_CASE(test_mmio_that_can_be_mapped),
+	KUNIT_CASE(test_p2pdma_map_state_covers_one_bar),
+	KUNIT_CASE(test_dma_map_pfn_keeps_existing_mapping),
+	KUNIT_CASE(test_dma_can_map_mmio_checks_limits),
 	{ }
 };
 

@@ -28,7 +28,7 @@ static struct dev_pagemap *pagemaps(struct kunit *test, int n)
 	return pgmap;
 }
 
-static void test_peers_are_a_set(struct kunit *test)
+static void test_peers_add_remove_contain(struct kunit *test)
 {
 	const int n = 11;
 	struct dev_pagemap *pgmap = pagemaps(test, n);
@@ -99,7 +99,7 @@ static bool is_in_the_set(struct hmm_kunit *hk)
 	return hmm_peers_contain(hk->data, &hk->pgmap);
 }
 
-static void test_removal_invalidates(struct kunit *test)
+static void test_peers_remove_invalidates_pages(struct kunit *test)
 {
 	struct hmm_kunit *hk = hmm_kunit_alloc(test);
 	struct dev_pagemap *other = pagemaps(test, 1);
@@ -219,9 +219,9 @@ static void test_lookups_while_links_flap(struct kunit *test)
 }
 
 static struct kunit_case hmm_peers_cases[] = {
-	KUNIT_CASE(test_peers_are_a_set),
+	KUNIT_CASE(test_peers_add_remove_contain),
 	KUNIT_CASE(test_links_are_neither_mutual_nor_transitive),
-	KUNIT_CASE(test_removal_invalidates),
+	KUNIT_CASE(test_peers_remove_invalidates_pages),
 	KUNIT_CASE_SLOW(test_lookups_while_links_flap),
 	{ }
 };

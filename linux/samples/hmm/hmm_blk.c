@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Block I/O to and from the memory of a process, wherever it is.
+ * Block I/O to and from the memory of a process, in system memory or in the
+ * private memory of devices.
  *
  * This works like O_DIRECT, but device memory stays in place if the disk can
  * reach it. The importer gives struct pages to the block layer, which does the
  * DMA. See hmm_edu.c for an importer that maps its DMA itself.
  *
  * O_DIRECT transfers system memory, and pins it. Device memory cannot be
- * pinned, and is transferred here. An invalidation has to wait until the disk
- * has finished with it, and must wait for nothing else:
+ * pinned, and is transferred here. An invalidation waits until the disk
+ * has finished with its pages, and must wait for nothing else:
  *
  * - Reclaim does not wait for the disk, because the disk may depend on reclaim.
  *   Reclaim does not want device memory.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device that reaches the memory of a process by DMA, wherever it is.
+ * A device that reaches the memory of a process by DMA, in system memory or in
+ * the private memory of other devices.
  *
  * The device is QEMU's edu: a DMA engine and a buffer of 4 KiB. It copies memory
  * of a process, system memory or the private memory of other devices, without
@@ -63,9 +64,9 @@
 
 static uint dma_bits = 28;
 module_param(dma_bits, uint, 0444);
-MODULE_PARM_DESC(dma_bits, "width of the addresses that the device can use, as in QEMU's dma_mask= (default: 28). The device wraps addresses that are wider, and says nothing");
+MODULE_PARM_DESC(dma_bits, "width of the addresses that the device can use, as in QEMU's dma_mask= (default: 28). The device cuts off the upper bits of wider addresses, without an error");
 
-/* How often to fault pages that are gone again when the engine is free */
+/* Retries of a fault when the page has gone before the engine is free */
 #define EDU_TRIES		10
 
 /**

@@ -11,7 +11,7 @@
  * - vsvm_drv.c: probe and removal, open files
  * - vsvm_vram.c: the exporter: VRAM, its pages, its window, migration
  * - vsvm_link.c: private links between GPUs
- * - vsvm_gate.c: what keeps accesses to VRAM out during a reset
+ * - vsvm_gate.c: accesses to VRAM wait for the end of a reset
  * - vsvm_svm.c: GPU page faults, and the operations that a process requests
  */
 #include <linux/capability.h>
@@ -281,8 +281,8 @@ static int vsvm_resume(struct device *dev)
 static DEFINE_SIMPLE_DEV_PM_OPS(vsvm_pm_ops, vsvm_suspend, vsvm_resume);
 
 /*
- * The BAR does not answer during a reset, but VRAM keeps its contents. Peers
- * lose their way to VRAM, and engines and copies wait until the reset is over.
+ * The BAR does not answer during a reset, but VRAM keeps its contents. Importers
+ * get no aliases, and engines and copies wait until the reset is over.
  */
 static void vsvm_reset_prepare(struct pci_dev *pdev)
 {

@@ -395,7 +395,7 @@ static int walk_pages(struct vsvm_file *vfile, unsigned long addr,
 		else if (err != -EAGAIN)
 			break;
 		cond_resched();
-		/* is_on_peers() holds vfile->lock: its waiters cannot freeze */
+		/* is_on_peers() holds vfile->lock, whose waiters cannot freeze */
 		if (size > SZ_2M)
 			try_to_freeze();
 	}
@@ -421,7 +421,7 @@ static bool mapped_on_peers(struct vsvm_file *vfile, struct vsvm_range *range)
 	return true;
 }
 
-/* The same for a range without a mapping. The answer may be stale at once. */
+/* As mapped_on_peers(), for a range without a mapping. Pages may then move. */
 static bool is_on_peers(struct vsvm_file *vfile, struct vsvm_range *range)
 {
 	struct drm_vsvm_residency where = {};
@@ -501,7 +501,7 @@ again:
 	range = to_range(base);
 	may_migrate = base->flags.migrate_devmem;
 
-	/* A smaller chunk from a time when it did not fit. Try again in VRAM. */
+	/* This range was made when 2 MiB did not fit. Try again in VRAM. */
 	if (here && !may_migrate && chunk == VSVM_MAX_CHUNK && !anew) {
 		remove_range(vfile, range);
 		anew = true;
@@ -542,7 +542,7 @@ again:
 			err = -EAGAIN;
 		}
 		if ((err == -EFAULT || err == -EPERM) && !anew) {
-			/* By now it may span several VMAs that differ */
+			/* The range may span several VMAs by now */
 			remove_range(vfile, range);
 			anew = true;
 			goto again;
@@ -579,7 +579,7 @@ static int check_access(unsigned long addr, unsigned long end, bool write)
 
 typedef void (*vsvm_engine_t)(u64 *words, size_t n, void *arg);
 
-/* -ENODEV: this GPU has been pulled. -EIO: the peer that it used has been. */
+/* -ENODEV: this GPU has been pulled. -EIO: a GPU whose memory it used has. */
 static int check_owner(struct vsvm_file *vfile, struct vsvm_device *owner)
 {
 	if (!owner || vsvm_vram_is_there(owner))

@@ -645,7 +645,7 @@ int vsvm_vram_evict(struct vsvm_device *vdev, bool patient)
 		if (none)
 			break;
 		if (!bo) {
-			/* All of them are just being released */
+			/* All allocations are being released */
 			cond_resched();
 			continue;
 		}
