@@ -729,7 +729,10 @@ TEST_F(sides, request_stuck_at_peer_fails_after_retries)
 	struct ibv_send_wr *bad, wr = {
 		.opcode = IBV_WR_RDMA_WRITE, .sg_list = &sge, .num_sge = 1,
 	};
-	struct ibv_mr *mr, *near_mr;
+	struct ibv_mr *mr, *near_mr, *other_mr;
+	struct rdma other = *self->far;
+	struct rdma_addr addr;
+	static uint8_t to[64];
 	struct held held;
 	struct ibv_wc wc;
 
@@ -751,9 +754,31 @@ TEST_F(sides, request_stuck_at_peer_fails_after_retries)
 	EXPECT_EQ(IBV_WC_RETRY_EXC_ERR, wc.status);
 	EXPECT_EQ(0, held_wait(&held, NULL));
 
+	/* The packets are still there, but not in the way of another peer */
+	other.qp = create_qp(&other, 8, 8);
+	other_mr = ibv_reg_mr(other.pd, to, sizeof(to),
+			      IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+	ASSERT_NE(NULL, other.qp);
+	ASSERT_NE(NULL, other_mr);
+	ASSERT_EQ(0, qp_restart(other.qp));
+	ASSERT_EQ(0, qp_restart(self->near->qp));
+	rdma_address(&other, &addr);
+	ASSERT_EQ(0, rdma_connect(self->near, &addr));
+	rdma_address(self->near, &addr);
+	ASSERT_EQ(0, rdma_connect(&other, &addr));
+	sge.length = sizeof(to);
+	wr.wr.rdma.remote_addr = (uintptr_t)to;
+	wr.wr.rdma.rkey = other_mr->rkey;
+	ASSERT_EQ(0, ibv_post_send(self->near->qp, &wr, &bad));
+	EXPECT_EQ(0, wait_wc(self->near->cq, &wc));
+	EXPECT_EQ(IBV_WC_SUCCESS, wc.status);
+	EXPECT_EQ(0, memcmp(self->buf.mem, to, sizeof(to)));
+
 	EXPECT_EQ(0, held_release(&held));
 	EXPECT_EQ(0, ibv_dereg_mr(mr));
 	EXPECT_EQ(0, ibv_dereg_mr(near_mr));
+	destroy_qp(other.qp);
+	EXPECT_EQ(0, ibv_dereg_mr(other_mr));
 	held_unmap(&held);
 }
 

@@ -14,11 +14,17 @@
 static bool hmm_invalidate_one(struct folio *folio, struct vm_area_struct *vma,
 			       unsigned long addr, void *owner)
 {
-	DEFINE_FOLIO_VMA_WALK(pvmw, folio, vma, addr, 0);
+	DEFINE_FOLIO_VMA_WALK(pvmw, folio, vma, addr, PVMW_SYNC);
+	unsigned long end = vma_address_end(&pvmw);
 	struct mmu_notifier_range range;
 
+	/* After a fork, the area may have another page there */
+	if (!page_vma_mapped_walk(&pvmw))
+		return true;
+	page_vma_mapped_walk_done(&pvmw);
+
 	mmu_notifier_range_init_owner(&range, MMU_NOTIFY_REVOKE, 0, vma->vm_mm,
-				      addr, vma_address_end(&pvmw), owner);
+				      addr, end, owner);
 	mmu_notifier_invalidate_range_start(&range);
 	mmu_notifier_invalidate_range_end(&range);
 	return true;

@@ -62,6 +62,8 @@ int hmm_window_set(struct dev_pagemap *pgmap, struct pci_dev *pdev, int bar,
 	pgmap->window = (struct hmm_window) {};
 	if (cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT))
 		return -EOPNOTSUPP;
+	if (!(pci_resource_flags(pdev, bar) & IORESOURCE_MEM))
+		return -ENXIO;
 	if (pgmap->type != MEMORY_DEVICE_PRIVATE || pgmap->nr_range != 1 ||
 	    !size || !PAGE_ALIGNED(offset | size) ||
 	    size > range_len(&pgmap->range) ||
@@ -203,7 +205,9 @@ void hmm_find_alias(const struct hmm_range *range,
 		reach->nr = window->nr_pages;
 		reach->delta = PHYS_PFN(window->phys) - reach->first;
 		reach->flags = HMM_PFN_ALIAS;
-		if (!hmm_route_is_fallback(reach->route))
+		/* Do not write to a cache line that all walks read */
+		if (!hmm_route_is_fallback(reach->route) &&
+		    !READ_ONCE(window->used))
 			WRITE_ONCE(window->used, true);
 	}
 }

@@ -211,10 +211,12 @@ static void test_window_set_requires_provider(struct kunit *test)
 			hmm_window_set(&ex->pgmap, copy, bar, 0, PAGE_SIZE));
 	ex->pgmap.window.provider = NULL;
 
+	/* An I/O BAR is shorter than a page */
 	res->flags = IORESOURCE_IO;
+	res->end = res->start + 3;
 	KUNIT_EXPECT_EQ(test, -ENXIO,
 			hmm_window_set(&ex->pgmap, copy, bar, 0, PAGE_SIZE));
-	res->flags = pci_resource_flags(pdev, bar);
+	*res = *pci_resource_n(pdev, bar);
 
 	res->start += pci_resource_len(pdev, bar);
 	res->end += pci_resource_len(pdev, bar);
