@@ -62,7 +62,7 @@ series: source ## Write each topic series, as mails, to build/series
 
 check: ready ## Check the style of all patches, and compile each by itself
 	@lab/check
-	@lab/each
+	@lab/compile-each
 
 mutants: ready ## Plant small faults in the kernel, and see that tests fail: hours
 	@lab/mutants
