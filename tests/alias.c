@@ -63,17 +63,7 @@ FIXTURE(alias) {
 	struct stats stats;
 };
 
-FIXTURE_VARIANT(alias) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(alias, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(alias, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(alias);
 
 FIXTURE_SETUP(alias)
 {

@@ -588,17 +588,7 @@ FIXTURE(blk_window) {
 	struct buffer data;
 };
 
-FIXTURE_VARIANT(blk_window) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(blk_window, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(blk_window, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(blk_window);
 
 FIXTURE_SETUP(blk_window)
 {

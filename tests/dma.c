@@ -48,17 +48,7 @@ FIXTURE(dma) {
 	struct buffer b;
 };
 
-FIXTURE_VARIANT(dma) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(dma, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(dma, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(dma);
 
 FIXTURE_SETUP(dma)
 {
@@ -730,17 +720,7 @@ FIXTURE(dma_window) {
 	struct buffer ram;
 };
 
-FIXTURE_VARIANT(dma_window) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(dma_window, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(dma_window, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(dma_window);
 
 FIXTURE_SETUP(dma_window)
 {

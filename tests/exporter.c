@@ -209,17 +209,7 @@ FIXTURE(gpu_unbind) {
 	char pci[32];
 };
 
-FIXTURE_VARIANT(gpu_unbind) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(gpu_unbind, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(gpu_unbind, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(gpu_unbind);
 
 FIXTURE_SETUP(gpu_unbind)
 {

@@ -31,17 +31,7 @@ FIXTURE(fork) {
 	uint64_t evicted;
 };
 
-FIXTURE_VARIANT(fork) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(fork, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(fork, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(fork);
 
 FIXTURE_SETUP(fork)
 {

@@ -1185,17 +1185,7 @@ FIXTURE(gpu_pulled) {
 	struct rig rig;
 };
 
-FIXTURE_VARIANT(gpu_pulled) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(gpu_pulled, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(gpu_pulled, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(gpu_pulled);
 
 #define PCI_COMMAND		4
 #define PCI_COMMAND_MEMORY	2

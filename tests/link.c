@@ -282,17 +282,7 @@ FIXTURE(link) {
 	struct tracks before;
 };
 
-FIXTURE_VARIANT(link) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(link, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(link, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(link);
 
 #define LINE	"0-1,1-2"
 #define MIDDLE	1

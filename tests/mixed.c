@@ -26,17 +26,7 @@ FIXTURE(mixed) {
 	uint64_t vram;
 };
 
-FIXTURE_VARIANT(mixed) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(mixed, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(mixed, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(mixed);
 
 FIXTURE_SETUP(mixed)
 {

@@ -29,17 +29,7 @@ FIXTURE(mm) {
 	uint64_t evicted;
 };
 
-FIXTURE_VARIANT(mm) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(mm, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(mm, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(mm);
 
 FIXTURE_SETUP(mm)
 {

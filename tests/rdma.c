@@ -52,17 +52,7 @@ FIXTURE(vram) {
 	uint64_t aliases;
 };
 
-FIXTURE_VARIANT(vram) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(vram, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(vram, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(vram);
 
 /* All memory is in VRAM, with contents that were never in RAM, and has an MR. */
 FIXTURE_SETUP(vram)

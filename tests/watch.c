@@ -995,17 +995,7 @@ FIXTURE(device) {
 	struct buffer copy;
 };
 
-FIXTURE_VARIANT(device) {
-	int advice;
-};
-
-FIXTURE_VARIANT_ADD(device, pages) {
-	.advice = MADV_NOHUGEPAGE,
-};
-
-FIXTURE_VARIANT_ADD(device, huge) {
-	.advice = MADV_HUGEPAGE,
-};
+FIXTURE_VARIANTS_BY_ADVICE(device);
 
 FIXTURE_SETUP(device)
 {

@@ -22,4 +22,16 @@
 			_t->timeout *= slowness();			\
 })
 
+/* Run the tests of a fixture with small pages, and again with huge ones. */
+#define FIXTURE_VARIANTS_BY_ADVICE(fixture)				\
+FIXTURE_VARIANT(fixture) {						\
+	int advice;							\
+};									\
+FIXTURE_VARIANT_ADD(fixture, pages) {					\
+	.advice = MADV_NOHUGEPAGE,					\
+};									\
+FIXTURE_VARIANT_ADD(fixture, huge) {					\
+	.advice = MADV_HUGEPAGE,					\
+}
+
 #endif
