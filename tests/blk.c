@@ -9,7 +9,6 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -1143,8 +1142,4 @@ TEST(module_reload_leaks_no_p2pdma_struct_pages)
 	EXPECT_LT(available, mem_available() + MIB(32));
 }
 
-int main(int argc, char **argv)
-{
-	atexit(vsvm_restore);
-	return test_harness_run(argc, argv);
-}
+VSVM_HARNESS_MAIN

@@ -621,8 +621,4 @@ TEST_F_TIMEOUT(differ, aliases_migration_and_ram_give_same_results, 14400)
 	EXPECT_GE(retries[OFF] + steps / 100, retries[ON]);
 }
 
-int main(int argc, char **argv)
-{
-	atexit(vsvm_restore);
-	return test_harness_run(argc, argv);
-}
+VSVM_HARNESS_MAIN

@@ -826,8 +826,4 @@ TEST_F(dma_window, dma_across_window_end_migrates_pages_outside)
 	EXPECT_EQ(-1, differs(data, mem, size));
 }
 
-int main(int argc, char **argv)
-{
-	atexit(vsvm_restore);
-	return test_harness_run(argc, argv);
-}
+VSVM_HARNESS_MAIN

@@ -596,8 +596,4 @@ TEST(driver_binds_only_by_override_or_parameter)
 	EXPECT_EQ(0, vsvm_reload(""));
 }
 
-int main(int argc, char **argv)
-{
-	atexit(vsvm_restore);
-	return test_harness_run(argc, argv);
-}
+VSVM_HARNESS_MAIN

@@ -454,8 +454,4 @@ TEST_F_TIMEOUT(fuzz, ioctls_return_only_documented_results, 7200)
 	}
 }
 
-int main(int argc, char **argv)
-{
-	atexit(vsvm_restore);
-	return test_harness_run(argc, argv);
-}
+VSVM_HARNESS_MAIN

@@ -29,7 +29,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -1228,8 +1227,4 @@ TEST_F(leaving, exit_and_execve_do_not_wait_for_swapin)
 	EXPECT_EQ(0, vram_leaked(self->gpu, self->vram_free));
 }
 
-int main(int argc, char **argv)
-{
-	atexit(vsvm_restore);
-	return test_harness_run(argc, argv);
-}
+VSVM_HARNESS_MAIN

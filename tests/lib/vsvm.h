@@ -3,6 +3,8 @@
 #ifndef LIB_VSVM_H
 #define LIB_VSVM_H
 
+#include <stdlib.h>
+
 /* The last users of vsvm must be gone, or about to go. */
 int vsvm_unload(void);
 /* Load vsvm with parameters; unload it first if it is loaded. */
@@ -11,5 +13,13 @@ int vsvm_reload(const char *params);
 int vsvm_load(const char *params);
 /* Load vsvm with its default parameters again; for atexit(). */
 void vsvm_restore(void);
+
+/* In place of TEST_HARNESS_MAIN, for tests that load vsvm with parameters. */
+#define VSVM_HARNESS_MAIN						\
+int main(int argc, char **argv)						\
+{									\
+	atexit(vsvm_restore);						\
+	return test_harness_run(argc, argv);				\
+}
 
 #endif
