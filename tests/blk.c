@@ -424,19 +424,12 @@ TEST_F(blk, partition_limits_disk_io_to_its_sectors)
 
 /* Copy-on-write */
 
-static int child_sees_its_own(void *arg)
-{
-	FIXTURE_DATA(blk) *self = arg;
-
-	return buffer_differs(&self->buf) != -1;
-}
-
 TEST_F(blk, cow_when_disk_is_read)
 {
 	struct tally before, after;
 	struct child child;
 
-	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, self));
+	ASSERT_EQ(0, child_fork(&child, buffer_compare, &self->buf));
 	before = tally_read(self->gpu);
 	EXPECT_EQ(MIB(3), transfer(self, 0, PAGE - SECTOR, MIB(3), PAGE));
 	after = tally_read(self->gpu);
@@ -453,7 +446,7 @@ TEST_F(blk, no_cow_when_disk_is_written)
 {
 	struct child child;
 
-	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, self));
+	ASSERT_EQ(0, child_fork(&child, buffer_compare, &self->buf));
 	WRITE(PAGE - SECTOR, MIB(3), PAGE);
 	EXPECT_EQ(0, child_do(&child));
 	EXPECT_EQ(0, child_end(&child));

@@ -504,19 +504,12 @@ TEST_F(access, mprotect_read_only_page_is_not_written_to)
 	ASSERT_EQ(0, mprotect(buf, 2 * PAGE, PROT_READ | PROT_WRITE));
 }
 
-static int child_looks(void *arg)
-{
-	FIXTURE_DATA(access) *self = arg;
-
-	return buffer_differs(&self->buf) != -1;
-}
-
 TEST_F(access, cow_when_device_writes)
 {
 	uint8_t *buf = self->buf.mem;
 	struct child child;
 
-	ASSERT_EQ(0, child_fork(&child, child_looks, self));
+	ASSERT_EQ(0, child_fork(&child, buffer_compare, &self->buf));
 	EXPECT_EQ(0, copy_out(self, 0));
 	EXPECT_EQ(0, edu_copy(self->edu, buf + PAGE / 2, buf, 100));
 	memcpy(self->buf.shadow + PAGE / 2, self->buf.shadow, 100);

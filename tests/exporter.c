@@ -322,19 +322,12 @@ TEST_F(gpu_unbind, unbind_keeps_pages_of_other_gpu_in_vram)
 	close(other);
 }
 
-static int child_sees_its_own(void *arg)
-{
-	struct rig *rig = arg;
-
-	return buffer_differs(&rig->buf) != -1;
-}
-
 TEST_F(gpu_unbind, unbind_migrates_pages_shared_by_fork)
 {
 	struct rig *rig = &self->rig;
 	struct child child;
 
-	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, rig));
+	ASSERT_EQ(0, child_fork(&child, buffer_compare, &rig->buf));
 	ASSERT_EQ(0, unbind_gpu(self->pci));
 	ASSERT_EQ(0, rig_write_new(rig, PAGE - 1, HUGE_PAGE));
 	EXPECT_EQ(0, child_do(&child));

@@ -44,34 +44,24 @@ FIXTURE_TEARDOWN(fork)
 	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
-/* Compares with the shadow at the time of the fork, plus the child's own writes. */
-static int child_sees_its_own(void *arg)
+/* The child compares with the shadow at the time of the fork, plus its own writes. */
+static int child_writes_with_cpu(void *buf)
 {
-	struct rig *rig = arg;
-
-	return buffer_differs(&rig->buf) != -1;
+	buffer_write(buf, MIDDLE - 7, HUGE_PAGE);
+	return buffer_compare(buf);
 }
 
-static int child_writes_with_cpu(void *arg)
+static int child_writes_with_gpu(void *buf)
 {
-	struct rig *rig = arg;
-
-	buffer_write(&rig->buf, MIDDLE - 7, HUGE_PAGE);
-	return child_sees_its_own(rig);
-}
-
-static int child_writes_with_gpu(void *arg)
-{
-	struct rig *rig = arg;
 	int gpu = gpu_open(0), err;
 
 	if (gpu < 0)
 		return gpu;
-	err = buffer_xor(&rig->buf, gpu, MIDDLE - 8, HUGE_PAGE);
-	if (!err && buffer_differs_on_gpu(&rig->buf, gpu) != -1)
+	err = buffer_xor(buf, gpu, MIDDLE - 8, HUGE_PAGE);
+	if (!err && buffer_differs_on_gpu(buf, gpu) != -1)
 		err = -EILSEQ;
 	close(gpu);
-	return err ? err : child_sees_its_own(rig);
+	return err ? err : buffer_compare(buf);
 }
 
 #define FORK(_fn)							\
@@ -80,7 +70,7 @@ static int child_writes_with_gpu(void *arg)
 									\
 	ASSERT_EQ(-1, rig_differs(rig));				\
 	ASSERT_EQ(0, rig_write_new(rig, PAGE + 1, PAGE));		\
-	ASSERT_EQ(0, child_fork(&child, _fn, rig))
+	ASSERT_EQ(0, child_fork(&child, _fn, &rig->buf))
 
 /* Run the child. The parent's memory is right while the child lives, and after it. */
 #define CHECK_FORK() do {						\
@@ -96,7 +86,7 @@ static int child_writes_with_gpu(void *arg)
 
 TEST_F(fork, cow_when_importer_writes)
 {
-	FORK(child_sees_its_own);
+	FORK(buffer_compare);
 
 	/* The first write faults, the second does not. */
 	EXPECT_EQ(0, rig_write_new(rig, MIDDLE - 3, HUGE_PAGE + 7));
@@ -106,7 +96,7 @@ TEST_F(fork, cow_when_importer_writes)
 
 TEST_F(fork, cow_when_importer_writes_by_a_new_mr)
 {
-	FORK(child_sees_its_own);
+	FORK(buffer_compare);
 
 	EXPECT_EQ(0, rig_register(rig));
 	EXPECT_EQ(0, rig_write_new(rig, MIDDLE - 3, HUGE_PAGE + 7));
@@ -115,7 +105,7 @@ TEST_F(fork, cow_when_importer_writes_by_a_new_mr)
 
 TEST_F(fork, cow_when_importer_prefetches_for_writing)
 {
-	FORK(child_sees_its_own);
+	FORK(buffer_compare);
 
 	EXPECT_EQ(0, rig_prefetch(rig, 0, SIZE, 1));
 	EXPECT_EQ(0, rig_write_new(rig, MIDDLE - 3, HUGE_PAGE + 7));
@@ -124,7 +114,7 @@ TEST_F(fork, cow_when_importer_prefetches_for_writing)
 
 TEST_F(fork, cow_when_importer_does_fetch_add)
 {
-	FORK(child_sees_its_own);
+	FORK(buffer_compare);
 
 	EXPECT_EQ(0, rig_add(rig, MIDDLE + 8, 1));
 	CHECK_FORK();
@@ -132,7 +122,7 @@ TEST_F(fork, cow_when_importer_does_fetch_add)
 
 TEST_F(fork, cow_when_importer_receives)
 {
-	FORK(child_sees_its_own);
+	FORK(buffer_compare);
 
 	EXPECT_EQ(0, rdma_post_recv(&rig->conn.far, rig->buf.mem + MIDDLE,
 				    rig->mr->lkey, PAGE + 1));
@@ -145,7 +135,7 @@ TEST_F(fork, cow_when_importer_receives)
 
 TEST_F(fork, cow_when_gpu_writes)
 {
-	FORK(child_sees_its_own);
+	FORK(buffer_compare);
 
 	EXPECT_EQ(0, buffer_xor(&rig->buf, rig->gpu, MIDDLE - 8,
 				HUGE_PAGE));
@@ -181,7 +171,7 @@ TEST_F(fork, cow_when_gpu_of_child_writes)
 
 TEST_F(fork, importer_reads_shared_pages_without_migration)
 {
-	FORK(child_sees_its_own);
+	FORK(buffer_compare);
 
 	EXPECT_EQ(-1, rig_differs(rig));
 	EXPECT_EQ(self->evicted, pages_evicted(rig->gpu));

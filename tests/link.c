@@ -368,11 +368,6 @@ TEST_F(link, gpu_accesses_link_pci_and_ram_pages_of_one_range)
 
 /* A child shares our pages until one of us writes. */
 
-static int child_sees_its_own(void *arg)
-{
-	return buffer_differs(arg) != -1;
-}
-
 TEST_F(link, cow_when_gpu_writes)
 {
 	struct buffer *buf = &self->buf;
@@ -380,7 +375,7 @@ TEST_F(link, cow_when_gpu_writes)
 
 	/* The GPU has mapped the memory, for writing */
 	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], 0, SIZE));
-	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, buf));
+	ASSERT_EQ(0, child_fork(&child, buffer_compare, buf));
 	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], PAGE, HUGE_PAGE));
 	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[2]));
 	EXPECT_EQ(0, child_do(&child));
@@ -393,7 +388,7 @@ TEST_F(link, cow_when_gpu_first_reads_and_writes)
 	struct buffer *buf = &self->buf;
 	struct child child;
 
-	ASSERT_EQ(0, child_fork(&child, child_sees_its_own, buf));
+	ASSERT_EQ(0, child_fork(&child, buffer_compare, buf));
 	EXPECT_EQ(-1, buffer_differs_on_gpu(buf, self->gpus[0]));
 	ASSERT_EQ(0, buffer_xor(buf, self->gpus[0], PAGE, HUGE_PAGE));
 	EXPECT_EQ(0, child_do(&child));

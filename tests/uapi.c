@@ -220,11 +220,6 @@ static int fail_huge_pages(bool fail)
 	return err ? err : file_write(FAIL "probability", fail ? "100" : "0");
 }
 
-static int sees_what_it_should(void *arg)
-{
-	return buffer_differs(arg) != -1;
-}
-
 TEST_F(uapi, shared_thp_is_split_if_ram_has_no_huge_page)
 {
 	struct child child;
@@ -233,7 +228,7 @@ TEST_F(uapi, shared_thp_is_split_if_ram_has_no_huge_page)
 		SKIP(return, "no fail_page_alloc: needs DEBUG=1");
 	ASSERT_EQ(0, buffer_to_vram(&self->buf, self->gpu, 0, SIZE));
 	ASSERT_EQ(PAGES, huge_pages_in_vram(self->gpu, self->buf.mem, SIZE));
-	ASSERT_EQ(0, child_fork(&child, sees_what_it_should, &self->buf));
+	ASSERT_EQ(0, child_fork(&child, buffer_compare, &self->buf));
 	ASSERT_EQ(0, fail_huge_pages(true));
 	EXPECT_EQ(-1, buffer_differs(&self->buf));
 	EXPECT_EQ(0, child_do(&child));
@@ -757,11 +752,6 @@ HALF(in_vram_huge, CHILDS_PAGES_IN_VRAM, HUGE_PAGE, MADV_HUGEPAGE);
 
 #define FILE_NAME	"/tmp/test-uapi"
 
-static int child_sees_what_was(void *arg)
-{
-	return buffer_differs(arg) != -1;
-}
-
 /* Map pages that others use as well at the address of the buffer. */
 static int half_get(FIXTURE_DATA(half) *self, enum others others)
 {
@@ -798,7 +788,7 @@ static int half_get(FIXTURE_DATA(half) *self, enum others others)
 	if ((others == FILE_PAGES || others == ZERO_PAGES) &&
 	    madvise(buf->mem, buf->size, MADV_DONTNEED))
 		return -errno;
-	return child_fork(&self->child, child_sees_what_was, buf);
+	return child_fork(&self->child, buffer_compare, buf);
 }
 
 FIXTURE_SETUP(half)

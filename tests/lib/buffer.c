@@ -121,6 +121,11 @@ ssize_t buffer_differs(const struct buffer *buf)
 	return differs(buf->mem, buf->shadow, buf->size);
 }
 
+int buffer_compare(void *buf)
+{
+	return buffer_differs(buf) != -1;
+}
+
 ssize_t buffer_differs_on_gpu(const struct buffer *buf, int gpu)
 {
 	size_t pos, i;
