@@ -233,12 +233,6 @@ TEST_F(alias, hmm_alias_event_covers_one_page_table_entry)
 		  traced.events);
 }
 
-static int do_nothing(void *arg)
-{
-	(void)arg;
-	return 0;
-}
-
 /* After fork() a page has no alias for writing. */
 TEST_F(alias, readonly_fallback_after_fork_is_traced_and_counted)
 {
@@ -247,7 +241,7 @@ TEST_F(alias, readonly_fallback_after_fork_is_traced_and_counted)
 	uint64_t readonly = stat_read("fallback_readonly");
 	struct child child;
 
-	ASSERT_EQ(0, child_fork(&child, do_nothing, NULL));
+	ASSERT_EQ(0, child_fork(&child, NULL, NULL));
 	ASSERT_EQ(0, trace_start(FALLBACK_EVENT "enable"));
 	EXPECT_EQ(0, rig_prefetch(rig, 0, SIZE, 1));
 	ASSERT_EQ(0, trace_stop(FALLBACK_EVENT "enable", count_pages, &traced));

@@ -810,12 +810,6 @@ TEST_F(watch, numa_balancing_leaves_vram_alone)
 
 /* Accounting */
 
-static int nothing(void *arg)
-{
-	(void)arg;
-	return 0;
-}
-
 TEST_F(watch, uffdio_move_of_shared_vram_page_fails_with_ebusy)
 {
 	struct rig *rig = &self->rig;
@@ -827,7 +821,7 @@ TEST_F(watch, uffdio_move_of_shared_vram_page_fails_with_ebusy)
 
 	ASSERT_EQ(0, buffer_map(&target, SIZE, variant->advice));
 	ASSERT_EQ(0, watcher_open(&watcher, target.mem, 0, UFFDIO_REGISTER_MODE_MISSING));
-	ASSERT_EQ(0, child_fork(&child, nothing, NULL));
+	ASSERT_EQ(0, child_fork(&child, NULL, NULL));
 	huge = huge_pages_in_vram(rig->gpu, mem, SIZE);
 	EXPECT_EQ(-EBUSY, watcher_move(&watcher, target.mem, mem, SIZE));
 	EXPECT_EQ(PAGES, pages_in_vram(rig->gpu, mem, SIZE));
@@ -853,7 +847,7 @@ TEST_F(watch, smaps_counts_vram_pages_as_private_or_shared)
 	EXPECT_EQ(SIZE / 1024, smaps(getpid(), mem, "Anonymous"));
 	EXPECT_EQ(0, smaps(getpid(), mem, "Shared_Dirty"));
 
-	ASSERT_EQ(0, child_fork(&child, nothing, NULL));
+	ASSERT_EQ(0, child_fork(&child, NULL, NULL));
 	EXPECT_EQ(SIZE / 2048, smaps(getpid(), mem, "Pss"));
 	EXPECT_EQ(SIZE / 2048, smaps(child.pid, mem, "Pss"));
 	EXPECT_EQ(SIZE / 1024, smaps(getpid(), mem, "Shared_Dirty"));
@@ -872,7 +866,7 @@ TEST_F(watch, pages_shared_by_fork_migrate_to_vram)
 	uint64_t pages;
 
 	ASSERT_EQ(0, gpu_to_ram(rig->gpu, mem, SIZE));
-	ASSERT_EQ(0, child_fork(&child, nothing, NULL));
+	ASSERT_EQ(0, child_fork(&child, NULL, NULL));
 	ASSERT_EQ(0, gpu_to_vram(rig->gpu, mem, SIZE, &pages));
 	EXPECT_EQ(PAGES, pages);
 	EXPECT_EQ(-1, rig_differs(rig));

@@ -16,7 +16,7 @@ child_main(int sock, int (*fn)(void *arg), void *arg)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (read(sock, &told, 1) == 1) {
-		ret = fn(arg);
+		ret = fn ? fn(arg) : 0;
 		if (write(sock, &ret, sizeof(ret)) == sizeof(ret))
 			ret = read(sock, &told, 1);
 	}

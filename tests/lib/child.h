@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * A child that calls a function when told to, and stays until it is told to exit.
- * The function returns 0 on success. The child never returns to the test.
+ * The function returns 0 on success; NULL does nothing. The child never returns to the
+ * test.
  */
 #ifndef LIB_CHILD_H
 #define LIB_CHILD_H
