@@ -13,7 +13,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/param.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -948,19 +947,14 @@ TEST_F(o_direct, hmm_blk_returns_short_count_before_hole)
 TEST(disk_io_on_memfd_secret_fails_with_efault)
 {
 	int blk = blk_open(), disk = open(DISK, O_RDWR | O_DIRECT | O_CLOEXEC);
-	int secret = syscall(SYS_memfd_secret, 0);
-	uint8_t *mem;
+	uint8_t *mem = secret_map(PAGE);
 
-	ASSERT_LE(0, secret);
-	ASSERT_EQ(0, ftruncate(secret, PAGE));
-	mem = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, secret, 0);
-	ASSERT_NE(MAP_FAILED, mem);
+	ASSERT_NE(NULL, mem);
 	memcpy(mem, "secret", 7);
 	EXPECT_EQ(-EFAULT, blk_io(blk, 0, disk, mem, PAGE, 0));
 	EXPECT_EQ(-EFAULT, blk_io(blk, HMM_BLK_WRITE, disk, mem, PAGE, 0));
 	EXPECT_EQ(0, strcmp((char *)mem, "secret"));
 	munmap(mem, PAGE);
-	close(secret);
 	close(disk);
 	close(blk);
 }

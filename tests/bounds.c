@@ -6,12 +6,10 @@
  * and no other memory.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <rdma/rdma_user_rxe.h>
@@ -1221,17 +1219,13 @@ TEST(rdma_on_memfd_secret_fails)
 	struct rig rig;
 	struct ibv_mr *mr;
 	uint8_t *mem;
-	int fd;
 
 	ASSERT_EQ(0, rig_init(&rig, MIB(2), MADV_HUGEPAGE));
 	buffer_write(&rig.ram, 0, MIB(2));
 	buffer_write(&rig.buf, 0, MIB(2));
 
-	fd = syscall(SYS_memfd_secret, O_CLOEXEC);
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, ftruncate(fd, 2 * PAGE));
-	mem = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	ASSERT_NE(MAP_FAILED, mem);
+	mem = secret_map(2 * PAGE);
+	ASSERT_NE(NULL, mem);
 	memcpy(mem, secret, sizeof(secret));
 
 	EXPECT_EQ(NULL, reg(rig.conn.far.pd, mem, 2 * PAGE, 0, PINNED));
@@ -1254,7 +1248,6 @@ TEST(rdma_on_memfd_secret_fails)
 
 	ibv_dereg_mr(mr);
 	munmap(mem, 2 * PAGE);
-	close(fd);
 	EXPECT_EQ(0, rig_fini(&rig));
 }
 

@@ -14,7 +14,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/param.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -560,21 +559,17 @@ TEST(dma_write_breaks_cow_of_zero_page_and_file_page)
 
 TEST(dma_on_memfd_secret_fails_with_efault)
 {
-	int edu = edu_open(), secret = syscall(SYS_memfd_secret, 0);
-	uint8_t *mem, data[8] = "nothing";
+	uint8_t *mem = secret_map(PAGE), data[8] = "nothing";
+	int edu = edu_open();
 
 	ASSERT_LE(0, edu);
-	ASSERT_LE(0, secret);
-	ASSERT_EQ(0, ftruncate(secret, PAGE));
-	mem = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, secret, 0);
-	ASSERT_NE(MAP_FAILED, mem);
+	ASSERT_NE(NULL, mem);
 	memcpy(mem, "secret", 7);
 	EXPECT_EQ(-EFAULT, edu_copy(edu, data, mem, 8));
 	EXPECT_EQ(-EFAULT, edu_copy(edu, mem, data, 8));
 	EXPECT_EQ(0, strcmp((char *)data, "nothing"));
 	EXPECT_EQ(0, strcmp((char *)mem, "secret"));
 	munmap(mem, PAGE);
-	close(secret);
 	close(edu);
 }
 

@@ -950,14 +950,10 @@ TEST(devices_do_not_read_secret_memory)
 	struct rig rig;
 	uint64_t sum = 0;
 	uint8_t *secret;
-	int fd;
 
 	ASSERT_EQ(0, rig_init(&rig, PAGE, MADV_NOHUGEPAGE));
-	fd = syscall(SYS_memfd_secret, O_CLOEXEC);
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, ftruncate(fd, PAGE));
-	secret = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	ASSERT_NE(MAP_FAILED, secret);
+	secret = secret_map(PAGE);
+	ASSERT_NE(NULL, secret);
 	memset(secret, 0x5e, PAGE);
 
 	EXPECT_EQ(-EFAULT, gpu_sum(rig.gpu, secret, PAGE, &sum));
@@ -974,7 +970,6 @@ TEST(devices_do_not_read_secret_memory)
 	EXPECT_EQ(0x5e, secret[PAGE / 2]);
 
 	munmap(secret, PAGE);
-	close(fd);
 	EXPECT_EQ(0, rig_fini(&rig));
 }
 
@@ -1354,15 +1349,12 @@ TEST(secret_memory_does_not_migrate)
 {
 	struct hmm_dmirror_cmd cmd = { .npages = 1 };
 	uint8_t copy[PAGE], *secret;
-	int device, fd;
+	int device;
 
 	device = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, device);
-	fd = syscall(SYS_memfd_secret, O_CLOEXEC);
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, ftruncate(fd, PAGE));
-	secret = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	ASSERT_NE(MAP_FAILED, secret);
+	secret = secret_map(PAGE);
+	ASSERT_NE(NULL, secret);
 	memset(secret, 0x5e, PAGE);
 
 	cmd.addr = (uintptr_t)secret;
@@ -1372,7 +1364,6 @@ TEST(secret_memory_does_not_migrate)
 	EXPECT_EQ(0x5e, secret[PAGE / 2]);
 
 	munmap(secret, PAGE);
-	close(fd);
 	close(device);
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "buffer.h"
@@ -52,6 +54,17 @@ void buffer_unmap(struct buffer *buf)
 		munmap(buf->mem, buf->size);
 	free(buf->shadow);
 	memset(buf, 0, sizeof(*buf));
+}
+
+void *secret_map(size_t size)
+{
+	int fd = syscall(SYS_memfd_secret, O_CLOEXEC);
+	void *mem = MAP_FAILED;
+
+	if (fd >= 0 && !ftruncate(fd, size))
+		mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	return mem == MAP_FAILED ? NULL : mem;
 }
 
 void buffer_write(struct buffer *buf, size_t offset, size_t size)

@@ -24,6 +24,9 @@ struct buffer {
 int buffer_map(struct buffer *buf, size_t size, int advice);
 void buffer_unmap(struct buffer *buf);
 
+/* Map memory of memfd_secret(), and munmap() it later; NULL on errors. */
+void *secret_map(size_t size);
+
 /* Write words to memory and shadow, with the CPU. Each call writes different words. */
 void buffer_write(struct buffer *buf, size_t offset, size_t size);
 
