@@ -201,13 +201,12 @@ static int revive(struct conn *conn, struct rdma *idle)
 		conn->near.cq, conn->near.qp->recv_cq,
 		conn->far.cq, conn->far.qp->recv_cq,
 	};
-	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
 	unsigned int i;
 	struct ibv_wc wc;
 	int err;
 
 	if (idle)
-		ibv_modify_qp(idle->qp, &attr, IBV_QP_STATE);
+		qp_to_error(idle->qp);
 	err = conn_revive(conn);
 	for (i = 0; i < ARRAY_LEN(cqs); i++)
 		while (ibv_poll_cq(cqs[i], 1, &wc) > 0)
@@ -841,7 +840,6 @@ static void *post_on(void *arg)
 /* A thread posts as fast as the kernel flushes the queues of a QP that has failed. */
 TEST(qp_error_flush_ends_while_a_thread_posts)
 {
-	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
 	struct endless endless = {};
 	struct conn conn;
 	pthread_t thread;
@@ -854,7 +852,7 @@ TEST(qp_error_flush_ends_while_a_thread_posts)
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, post_on, &endless));
 	usleep(10000);
-	EXPECT_EQ(0, ibv_modify_qp(conn.near.qp, &attr, IBV_QP_STATE));
+	EXPECT_EQ(0, qp_to_error(conn.near.qp));
 	usleep(10000);
 	endless.stop = true;
 	EXPECT_EQ(0, pthread_join(thread, NULL));

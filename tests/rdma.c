@@ -693,7 +693,6 @@ TEST(odp_faults_of_other_process_do_not_block_requests)
 /* Each call ends requests that wait for a page. Some still queue behind others. */
 static int end_one_by_one(void *arg __attribute__((unused)))
 {
-	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
 	struct ibv_qp *qps[STALLED_QPS];
 	struct ibv_cq *cq, *small;
 	struct ibv_mr *mr, *other;
@@ -723,7 +722,7 @@ static int end_one_by_one(void *arg __attribute__((unused)))
 	/* The last one waits behind all others */
 	err = err ?: -ibv_destroy_qp(qps[--i]);
 	err = err ?: qp_restart(qps[--i]);
-	err = err ?: -ibv_modify_qp(qps[0], &attr, IBV_QP_STATE);
+	err = err ?: qp_to_error(qps[0]);
 	while (!err && !(err = ibv_poll_cq(r.cq, 1, &wc)))
 		usleep(1000);
 	if (err > 0)

@@ -60,16 +60,6 @@ static uint32_t psn_expected(struct rdma *r)
 	return ibv_query_qp(r->qp, &attr, IBV_QP_RQ_PSN, &init) ? ~0U : attr.rq_psn;
 }
 
-/* Wait some seconds for the next completion; -ETIMEDOUT. */
-static int wait_wc(struct ibv_cq *cq, struct ibv_wc *wc)
-{
-	int n, tries = 2000 * slowness();
-
-	while (!(n = ibv_poll_cq(cq, 1, wc)) && tries--)
-		usleep(10000);
-	return n == 1 ? 0 : -ETIMEDOUT;
-}
-
 static struct rxe_send_wqe flush_of(void *mem, struct ibv_mr *mr, size_t size)
 {
 	return (struct rxe_send_wqe) {
@@ -335,8 +325,7 @@ TEST_F(sides, atomic_write_rejects_length_other_than_8)
 		EXPECT_EQ(IBV_WC_LOC_QP_OP_ERR, rdma_status(self->near)) {
 			TH_LOG("%zu bytes", size);
 		}
-		modify(self->far, (struct ibv_qp_attr) { .qp_state = IBV_QPS_ERR },
-		       IBV_QP_STATE);
+		qp_to_error(self->far->qp);
 		ASSERT_EQ(0, conn_revive(&self->conn));
 	}
 }
@@ -393,7 +382,7 @@ TEST_F(sides, partly_acked_write_resumes_at_right_address)
 	ASSERT_EQ(0, held_wait(&held, NULL));
 	sleep(3);
 	ASSERT_EQ(0, held_release(&held));
-	ASSERT_EQ(0, wait_wc(self->near->cq, &wc));
+	ASSERT_EQ(0, cq_wait(self->near->cq, &wc));
 	EXPECT_EQ(IBV_WC_SUCCESS, wc.status);
 	EXPECT_EQ(-1, differs(held.mem, self->buf.shadow + 1, size - 7));
 
@@ -428,7 +417,7 @@ TEST_F(sides, rdma_read_of_2_gib_stops_at_end_of_local_mr)
 	wr.wr.rdma.remote_addr = (uintptr_t)vast;
 	wr.wr.rdma.rkey = vast_mr->rkey;
 	ASSERT_EQ(0, ibv_post_send(self->near->qp, &wr, &bad));
-	ASSERT_EQ(0, wait_wc(self->near->cq, &wc));
+	ASSERT_EQ(0, cq_wait(self->near->cq, &wc));
 	EXPECT_EQ(IBV_WC_LOC_PROT_ERR, wc.status);
 	memset(self->buf.shadow, 0, 2 * PAGE);
 
@@ -488,10 +477,9 @@ TEST_F(sides, qp_error_flushes_all_wqes_in_order)
 		ASSERT_EQ(0, ibv_post_recv(r.qp, &recv, &bad_recv));
 		ASSERT_EQ(0, ibv_post_send(r.qp, &wr, &bad));
 	}
-	ASSERT_EQ(0, modify(&r, (struct ibv_qp_attr) { .qp_state = IBV_QPS_ERR },
-			    IBV_QP_STATE));
+	ASSERT_EQ(0, qp_to_error(r.qp));
 	for (i = 0; i < 2 * length; i++) {
-		ASSERT_EQ(0, wait_wc(r.qp->send_cq, &wc));
+		ASSERT_EQ(0, cq_wait(r.qp->send_cq, &wc));
 		EXPECT_EQ(IBV_WC_WR_FLUSH_ERR, wc.status);
 		ASSERT_EQ(next[wc.wr_id / length]++, wc.wr_id % length);
 	}
@@ -513,8 +501,7 @@ TEST_F(sides, wqe_posted_in_error_state_is_flushed)
 	ASSERT_NE(NULL, r.qp);
 	ASSERT_EQ(0, qp_restart(r.qp));
 	ASSERT_EQ(0, rdma_connect(&r, &nobody));
-	ASSERT_EQ(0, modify(&r, (struct ibv_qp_attr) { .qp_state = IBV_QPS_ERR },
-			    IBV_QP_STATE));
+	ASSERT_EQ(0, qp_to_error(r.qp));
 	for (i = 0; i < number; i++) {
 		struct ibv_send_wr *bad, wr = { .wr_id = i, .opcode = IBV_WR_SEND };
 		unsigned int spins = 100000;
@@ -522,7 +509,7 @@ TEST_F(sides, wqe_posted_in_error_state_is_flushed)
 		ASSERT_EQ(0, ibv_post_send(r.qp, &wr, &bad));
 		while (!ibv_poll_cq(r.qp->send_cq, 1, &wc)) {
 			if (!spins--) {
-				ASSERT_EQ(0, wait_wc(r.qp->send_cq, &wc));
+				ASSERT_EQ(0, cq_wait(r.qp->send_cq, &wc));
 				break;
 			}
 		}
@@ -594,7 +581,9 @@ TEST_F(sides, modify_qp_rejects_error_to_rts_during_message)
 {
 	struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_SEND, .num_sge = 1 };
 	struct uffdio_zeropage there = { .range.len = PAGE };
-	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+	struct ibv_qp_attr attr = {
+		.qp_state = IBV_QPS_RTS, .cur_qp_state = IBV_QPS_RTS,
+	};
 	struct ibv_mr *mr;
 	struct ibv_sge sge;
 	struct held held;
@@ -615,16 +604,12 @@ TEST_F(sides, modify_qp_rejects_error_to_rts_during_message)
 	ASSERT_EQ(0, held_wait(&held, NULL));
 	while (psn_expected(self->far) == 1)
 		usleep(1000);
-	ASSERT_EQ(0, modify(self->far, attr, IBV_QP_STATE));
+	ASSERT_EQ(0, qp_to_error(self->far->qp));
 	EXPECT_EQ(-EREMOTEIO, rdma_wait(self->far));
 	EXPECT_EQ(IBV_WC_WR_FLUSH_ERR, rdma_status(self->far));
 
-	attr = (struct ibv_qp_attr) {
-		.qp_state = IBV_QPS_RTS, .cur_qp_state = IBV_QPS_RTS,
-	};
 	EXPECT_EQ(-EINVAL, modify(self->far, attr, IBV_QP_STATE | IBV_QP_CUR_STATE));
-	attr.qp_state = IBV_QPS_ERR;
-	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE));
+	ASSERT_EQ(0, qp_to_error(self->near->qp));
 	EXPECT_EQ(0, held_release(&held));
 	EXPECT_EQ(-EREMOTEIO, raw_wait(self->near));
 
@@ -750,7 +735,7 @@ TEST_F(sides, request_stuck_at_peer_fails_after_retries)
 	ASSERT_EQ(0, modify(self->near, attr, IBV_QP_STATE));
 
 	ASSERT_EQ(0, ibv_post_send(self->near->qp, &wr, &bad));
-	EXPECT_EQ(0, wait_wc(self->near->cq, &wc));
+	EXPECT_EQ(0, cq_wait(self->near->cq, &wc));
 	EXPECT_EQ(IBV_WC_RETRY_EXC_ERR, wc.status);
 	EXPECT_EQ(0, held_wait(&held, NULL));
 
@@ -967,7 +952,7 @@ TEST_F(datagrams, controlled_qkey_of_wr_selects_qkey_of_qp)
 	ASSERT_EQ(0, send_datagram(self, 2, NEAR_KEY));
 	ASSERT_EQ(0, modify(&self->near, attr, IBV_QP_QKEY));
 	ASSERT_EQ(0, send_datagram(self, 3, 0x80000000));
-	ASSERT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+	ASSERT_EQ(0, cq_wait(self->far.qp->recv_cq, &wc));
 	EXPECT_EQ(IBV_WC_SUCCESS, wc.status);
 	EXPECT_EQ(3, self->received);
 }
@@ -1014,7 +999,7 @@ TEST_F(datagrams, unread_events_are_limited)
 	for (i = 0; i < 8; i++) {
 		ASSERT_EQ(0, ibv_req_notify_cq(r.cq, 0));
 		ASSERT_EQ(0, post_datagram(self, r.qp, 0, CONTROLLED_KEY));
-		ASSERT_EQ(0, wait_wc(r.cq, &wc));
+		ASSERT_EQ(0, cq_wait(r.cq, &wc));
 	}
 	i = comp_events(r.cq);
 	EXPECT_LE(1, i);
@@ -1025,7 +1010,7 @@ TEST_F(datagrams, unread_events_are_limited)
 	for (i = 0; i < 8; i++) {
 		ASSERT_EQ(0, ibv_req_notify_cq(r.cq, 0));
 		ASSERT_EQ(0, post_datagram(self, r.qp, 0, CONTROLLED_KEY));
-		ASSERT_EQ(0, wait_wc(r.cq, &wc));
+		ASSERT_EQ(0, cq_wait(r.cq, &wc));
 	}
 	ASSERT_EQ(0, ibv_resize_cq(r.cq, 1));
 	i = comp_events(r.cq);
@@ -1065,7 +1050,7 @@ TEST_F(datagrams, stalled_ud_receiver_does_not_block_sender)
 	ASSERT_EQ(0, create_datagrams(&self->far, NEAR_KEY));
 	ASSERT_EQ(0, post_receive(self));
 	ASSERT_EQ(0, send_datagram(self, 3, NEAR_KEY));
-	EXPECT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+	EXPECT_EQ(0, cq_wait(self->far.qp->recv_cq, &wc));
 	EXPECT_EQ(IBV_WC_SUCCESS, wc.status);
 	EXPECT_EQ(self->far.qp->qp_num, wc.qp_num);
 	EXPECT_EQ(3, self->received);
@@ -1158,7 +1143,7 @@ TEST_F(datagrams, source_address_in_user_ud_wqe_is_ignored)
 	ASSERT_EQ(0, modify(&self->far, attr, IBV_QP_QKEY));
 	ASSERT_EQ(0, post_receive(self));
 	ASSERT_EQ(0, send_datagram(self, 1, NEAR_KEY));
-	ASSERT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+	ASSERT_EQ(0, cq_wait(self->far.qp->recv_cq, &wc));
 	ASSERT_EQ(1, self->received);
 	ASSERT_EQ(own, self->ip.saddr);
 
@@ -1197,7 +1182,7 @@ TEST_F(datagrams, source_address_in_user_ud_wqe_is_ignored)
 	ASSERT_EQ(0, raw_post(&self->near, queue, &wqe, old->dma.sge,
 			      sizeof(struct rxe_sge)));
 	ASSERT_EQ(0, raw_wait(&self->near));
-	ASSERT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+	ASSERT_EQ(0, cq_wait(self->far.qp->recv_cq, &wc));
 	EXPECT_EQ(2, self->received);
 	EXPECT_EQ(own, self->ip.saddr);
 }
@@ -1381,9 +1366,8 @@ TEST_F(shared, srq_receive_is_flushed_on_error)
 	EXPECT_EQ(-EREMOTEIO, rdma_send(&self->near, mem, mr->lkey, 2 * PAGE));
 	while (psn_expected(&self->far) != 1)
 		usleep(1000);
-	ASSERT_EQ(0, modify(&self->far, (struct ibv_qp_attr) { .qp_state = IBV_QPS_ERR },
-			    IBV_QP_STATE));
-	EXPECT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+	ASSERT_EQ(0, qp_to_error(self->far.qp));
+	EXPECT_EQ(0, cq_wait(self->far.qp->recv_cq, &wc));
 	EXPECT_EQ(WR_ID, wc.wr_id);
 	EXPECT_EQ(IBV_WC_WR_FLUSH_ERR, wc.status);
 
@@ -1483,7 +1467,7 @@ TEST_F(shared, srq_resize_under_traffic_keeps_receive_order)
 	for (i = 0; i < 500; i++) {
 		ASSERT_EQ(0, ibv_post_send(self->near.qp, &wr, &bad));
 		ASSERT_EQ(0, raw_wait(&self->near));
-		ASSERT_EQ(0, wait_wc(self->far.qp->recv_cq, &wc));
+		ASSERT_EQ(0, cq_wait(self->far.qp->recv_cq, &wc));
 		ASSERT_EQ(WR_ID + i, wc.wr_id);
 	}
 	resizes.stop = true;

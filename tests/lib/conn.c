@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "conn.h"
+#include "patience.h"
 
 static int conn_connect(struct conn *conn)
 {
@@ -57,6 +59,22 @@ int qp_restart(struct ibv_qp *qp)
 	attr.qp_state = IBV_QPS_INIT;
 	return -ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX |
 			      IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+}
+
+int qp_to_error(struct ibv_qp *qp)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+
+	return -ibv_modify_qp(qp, &attr, IBV_QP_STATE);
+}
+
+int cq_wait(struct ibv_cq *cq, struct ibv_wc *wc)
+{
+	int n, tries = 2000 * slowness();
+
+	while (!(n = ibv_poll_cq(cq, 1, wc)) && tries--)
+		usleep(10000);
+	return n == 1 ? 0 : -ETIMEDOUT;
 }
 
 /* A completion with an error may arrive before the QP's state changes. */

@@ -18,6 +18,9 @@ int conn_revive(struct conn *conn);
 /* Its parts: wait for a QP that fails, and make it ready to be connected. */
 void qp_wait_for_error(struct ibv_qp *qp, int ms);
 int qp_restart(struct ibv_qp *qp);
+int qp_to_error(struct ibv_qp *qp);
+/* Wait some seconds for the next completion; -ETIMEDOUT. */
+int cq_wait(struct ibv_cq *cq, struct ibv_wc *wc);
 /* Send nothing more, and wait until the requests under way are done. */
 int qp_drain(struct ibv_qp *qp);
 

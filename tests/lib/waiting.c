@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "patience.h"
 #include "size.h"
 #include "waiting.h"
 
@@ -42,14 +40,10 @@ int waiting_init(struct waiting *waiting, enum ibv_wr_opcode opcode, uint64_t id
 
 int waiting_end(struct waiting *waiting)
 {
-	int tries = 2000 * slowness();
-	struct ibv_wc wc = {};
+	struct ibv_wc wc;
 
-	if (held_release(&waiting->held))
+	if (held_release(&waiting->held) || cq_wait(waiting->conn.near.cq, &wc))
 		return -1;
-	while (ibv_poll_cq(waiting->conn.near.cq, 1, &wc) != 1)
-		if (!tries-- || usleep(10000))
-			return -1;
 	return wc.wr_id == waiting->id ? (int)wc.status : -1;
 }
 
