@@ -30,6 +30,7 @@
 #include "lib/child.h"
 #include "lib/file.h"
 #include "lib/harness.h"
+#include "lib/page.h"
 #include "lib/rig.h"
 #include "lib/stats.h"
 #include "lib/swap.h"
@@ -42,28 +43,9 @@
 #define PART		KIB(64)
 #define PART_PAGES	(PART / PAGE)
 
-/* The number of pages of a range whose entry in /proc/PID/pagemap has this bit set. */
-static size_t pagemap_count(const void *mem, size_t size, unsigned int bit)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-	size_t i, pages = 0;
-	uint64_t entry;
-
-	for (i = 0; i < size / PAGE; i++) {
-		if (pread(fd, &entry, sizeof(entry),
-			  ((uintptr_t)mem / PAGE + i) * sizeof(entry)) !=
-		    sizeof(entry))
-			abort();
-		pages += entry >> bit & 1;
-	}
-	close(fd);
-
-	return pages;
-}
-
 static size_t soft_dirty(const void *mem, size_t size)
 {
-	return pagemap_count(mem, size, 55);
+	return pages_with_bit(mem, size, 55);
 }
 
 static int soft_dirty_clear(void)
@@ -1015,7 +997,7 @@ static int device_do(FIXTURE_DATA(device) *self, unsigned long request, size_t s
 /* The number of pages in RAM. */
 static size_t present(const struct buffer *buf)
 {
-	return pagemap_count(buf->mem, buf->size, 63);
+	return pages_with_bit(buf->mem, buf->size, 63);
 }
 
 TEST_F(device, soft_dirty_bit_survives_migration)

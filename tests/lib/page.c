@@ -7,26 +7,30 @@
 #include "page.h"
 #include "size.h"
 
-static uint64_t page_bits(const void *addr)
+size_t pages_with_bit(const void *addr, size_t size, unsigned int bit)
 {
 	off_t pos = (uintptr_t)addr / PAGE * sizeof(uint64_t);
-	uint64_t bits = 0;
-	int fd;
+	off_t end = pos + size / PAGE * sizeof(uint64_t);
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	size_t pages = 0;
+	uint64_t bits;
 
-	fd = open("/proc/self/pagemap", O_RDONLY);
-	if (fd < 0 || pread(fd, &bits, sizeof(bits), pos) != sizeof(bits))
-		abort();
+	for (; pos < end; pos += sizeof(bits)) {
+		if (pread(fd, &bits, sizeof(bits), pos) != sizeof(bits))
+			abort();
+		pages += bits >> bit & 1;
+	}
 	close(fd);
 
-	return bits;
+	return pages;
 }
 
 bool page_is_present(const void *addr)
 {
-	return page_bits(addr) >> 63;
+	return pages_with_bit(addr, PAGE, 63);
 }
 
 bool page_is_elsewhere(const void *addr)
 {
-	return page_bits(addr) >> 62 & 1;
+	return pages_with_bit(addr, PAGE, 62);
 }
