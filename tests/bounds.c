@@ -8,12 +8,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <rdma/rdma_user_rxe.h>
 
+#include "lib/cgroup.h"
 #include "lib/child.h"
 #include "lib/file.h"
 #include "lib/harness.h"
@@ -1097,7 +1096,7 @@ TEST(failed_request_leaves_no_state_for_next_request)
 	EXPECT_EQ(0, rig_fini(&rig));
 }
 
-#define CGROUPS	"/tmp/bounds-cgroup"
+#define CGROUP	CGROUPS "bounds/"
 
 /* MRs of unmapped memory, with page lists of 2 MiB. */
 static int reg_nothing(struct rdma *r)
@@ -1153,7 +1152,7 @@ static int prefetch_sparsely(struct rdma *r)
 	/* The statistics of a cgroup may be two seconds old */
 	for (i = 0; i < 10000; i++, usleep(1000))
 		if (field_read("/proc/self/status", "VmPTE") >= mine + 2048 &&
-		    field_read(CGROUPS "/small/memory.stat", "pagetables") >= MIB(2))
+		    field_read(CGROUP "memory.stat", "pagetables") >= MIB(2))
 			return 1;
 	return -EDQUOT;
 }
@@ -1163,11 +1162,9 @@ static int create_in_cgroup(void *arg)
 {
 	int (*create)(struct rdma *r) = arg;
 	struct rdma r;
-	char pid[16];
 	int i, err;
 
-	sprintf(pid, "%d", getpid());
-	err = file_write(CGROUPS "/small/cgroup.procs", pid);
+	err = file_write(CGROUP "cgroup.procs", "0");
 	err = err ?: rdma_open(&r);
 	for (i = 0; i < 100 && !err; i++)
 		err = create(&r);
@@ -1179,19 +1176,14 @@ static void pays_for(struct __test_metadata *_metadata, int (*create)(struct rdm
 {
 	struct child child;
 
-	ASSERT_EQ(0, mkdir(CGROUPS, 0700));
-	ASSERT_EQ(0, mount("cgroup", CGROUPS, "cgroup2", 0, NULL));
-	ASSERT_EQ(0, file_write(CGROUPS "/cgroup.subtree_control", "+memory"));
-	ASSERT_EQ(0, mkdir(CGROUPS "/small", 0700));
-	ASSERT_EQ(0, file_write(CGROUPS "/small/memory.max", "67108864"));
+	ASSERT_EQ(0, cgroup_make(CGROUP));
+	ASSERT_EQ(0, file_write(CGROUP "memory.max", "67108864"));
 
 	ASSERT_EQ(0, child_fork(&child, create_in_cgroup, create));
 	EXPECT_EQ(expected, child_do(&child));
 	EXPECT_EQ(0, child_end(&child));
 
-	EXPECT_EQ(0, rmdir(CGROUPS "/small"));
-	EXPECT_EQ(0, umount(CGROUPS));
-	rmdir(CGROUPS);
+	EXPECT_EQ(0, rmdir(CGROUP));
 }
 
 TEST(memcg_is_charged_for_mr_page_lists)

@@ -24,7 +24,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,6 +31,7 @@
 #include "differ.h"
 #include "gpu.h"
 #include "measure.h"
+#include "lib/cgroup.h"
 #include "lib/file.h"
 #include "lib/harness.h"
 #include "lib/stats.h"
@@ -45,7 +45,7 @@ static const char * const mode_names[MODES] = { "on", "off", "ram" };
 #define BATCH		8
 #define MOST		3	/* differences that are reported */
 #define ALWAYS		(1ULL << K_LOOK | 1ULL << K_TO_VRAM)
-#define CGROUP		"/sys/fs/cgroup"
+#define CGROUP		CGROUPS "differ/"
 /* Limits, in seconds, for one operation and for making a sequence shorter */
 #define PATIENCE	(40 * slowness())
 #define SHRINK_S	(90 * slowness())
@@ -285,7 +285,7 @@ static int run_begin(struct run *run)
 	setpgid(run->pid, run->pid);
 	if (!run->pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		file_write(CGROUP "/differ/cgroup.procs", "0");
+		file_write(CGROUP "cgroup.procs", "0");
 		differ_host(run->pipes);
 	}
 	stage->pid[0] = run->pid;
@@ -560,10 +560,7 @@ FIXTURE_SETUP(differ)
 	self->seed = seed ? strtoul(seed, NULL, 0) : (uint64_t)time(NULL) << 20;
 	ASSERT_EQ(0, vsvm_load("p2p_pages=1"));
 	ASSERT_EQ(0, file_write("/proc/sys/vm/nr_hugepages", "16"));
-	if (access(CGROUP "/cgroup.procs", F_OK))
-		ASSERT_EQ(0, system("mount -t cgroup2 cgroup2 " CGROUP));
-	ASSERT_EQ(0, file_write(CGROUP "/cgroup.subtree_control", "+memory"));
-	ASSERT_TRUE(!mkdir(CGROUP "/differ", 0755) || errno == EEXIST);
+	ASSERT_EQ(0, cgroup_make(CGROUP));
 	ASSERT_EQ(0, prctl(PR_SET_CHILD_SUBREAPER, 1));
 	stage = mmap(NULL, sizeof(*stage), PROT_READ | PROT_WRITE,
 		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -577,7 +574,7 @@ FIXTURE_TEARDOWN(differ)
 	EXPECT_EQ(0, gpus_close(gpus, vram));
 	munmap(stage, sizeof(*stage));
 	file_write("/proc/sys/vm/nr_hugepages", "0");
-	rmdir(CGROUP "/differ");
+	rmdir(CGROUP);
 }
 
 TEST_F_TIMEOUT(differ, aliases_migration_and_ram_give_same_results, 14400)
