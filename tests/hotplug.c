@@ -1056,8 +1056,7 @@ TEST_F(busy_unbind, unbind_waits_for_disk_io_to_vram)
 	EXPECT_EQ(0, disk_io(&user, user.rig.ram.mem, 0, 512, false));
 	EXPECT_EQ(0, request_start(&request, disk_fills_chunk, &user));
 	usleep(200000);
-	EXPECT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/vsvm/unbind",
-				   self->dev.pci));
+	EXPECT_EQ(0, removal_start(&pid, &self->dev, UNBIND));
 	EXPECT_EQ(-ETIMEDOUT, command_wait(pid, 1));
 	EXPECT_FALSE(request.done);
 
@@ -1105,8 +1104,7 @@ TEST_F(busy_unbind, unbind_does_not_wait_for_importer_page_faults)
 
 	/* edu has done one page when it sleeps over the next one */
 	usleep(500000);
-	EXPECT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/vsvm/unbind",
-				   self->dev.pci));
+	EXPECT_EQ(0, removal_start(&pid, &self->dev, UNBIND));
 	EXPECT_EQ(0, command_wait(pid, PROMPT));
 	for (i = 0; i < 2; i++)
 		EXPECT_FALSE(request[i].done);
@@ -1142,8 +1140,7 @@ TEST_F(busy_unbind, unbind_does_not_wait_for_gpu_page_fault)
 	user.rig.ram.mem = held.mem;
 	ASSERT_EQ(0, request_start(&request, gpu_sums_page, &user));
 	EXPECT_EQ(0, held_wait(&held, NULL));
-	EXPECT_EQ(0, command_start(&pid, "echo %s >/sys/bus/pci/drivers/vsvm/unbind",
-				   self->dev.pci));
+	EXPECT_EQ(0, removal_start(&pid, &self->dev, UNBIND));
 	EXPECT_EQ(0, command_wait(pid, PROMPT));
 	EXPECT_FALSE(request.done);
 	EXPECT_EQ(0, vram_poison(self->dev.pci));
