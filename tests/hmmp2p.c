@@ -5,18 +5,16 @@
  */
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../linux/samples/hmm/hmm_edu.h"
 #include "gpu.h"
+#include "lib/edu.h"
 #include "lib/file.h"
 #include "lib/harness.h"
 #include "lib/rig.h"
@@ -495,23 +493,13 @@ TEST_F(stat, stat_counts_aliases_of_cpu_route)
 	EXPECT_EQ(0, rig_fini(&self->rig));
 }
 
-static int edu_read(const struct buffer *buf)
+static int edu_reads(const struct buffer *buf)
 {
+	int edu = edu_open(), err;
 	uint64_t word;
-	struct hmm_edu_copy copy = {
-		.dst = (uintptr_t)&word,
-		.src = (uintptr_t)buf->mem,
-		.size = sizeof(word),
-	};
-	char path[128];
-	int fd, err;
 
-	snprintf(path, sizeof(path), "/dev/hmm_edu-%s", getenv("EDU"));
-	fd = open(path, O_RDWR);
-	if (fd < 0)
-		return -errno;
-	err = ioctl(fd, HMM_EDU_COPY, &copy) ? -errno : 0;
-	close(fd);
+	err = edu < 0 ? edu : edu_copy(edu, &word, buf->mem, sizeof(word));
+	close(edu);
 	return err;
 }
 
@@ -531,7 +519,7 @@ TEST_F(stat, counts_pages_by_route)
 		setenv("COUNTER", alias_route(), 1);
 		EXPECT_TRUE(counted("since(.) == {($ENV.COUNTER + \"_pages\"): 1024}"));
 	} else {
-		ASSERT_EQ(0, edu_read(&buf));
+		ASSERT_EQ(0, edu_reads(&buf));
 		EXPECT_TRUE(counted("since(.) | keys == [\"fallback_unreachable_pages\"]"));
 	}
 	EXPECT_EQ(-1, buffer_differs(&buf));
