@@ -661,14 +661,9 @@ static int result_in_time(struct child *child)
 /* A child that cannot die is left alone. */
 static bool killed_in_time(struct child *child)
 {
-	double end = now() + PROMPT;
-
 	kill(child->pid, SIGKILL);
-	while (waitpid(child->pid, NULL, WNOHANG) != child->pid) {
-		if (now() > end)
-			return false;
-		usleep(10000);
-	}
+	if (command_wait(child->pid, PROMPT) == -ETIMEDOUT)
+		return false;
 	close(child->sock);
 	return true;
 }
