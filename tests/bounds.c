@@ -819,6 +819,7 @@ TEST(read_response_revalidates_sges_of_user_wqe)
 
 struct endless {
 	struct rxe_queue_buf *queues[2];
+	volatile int begun;
 	volatile bool stop;
 };
 
@@ -832,6 +833,7 @@ static void *post_on(void *arg)
 
 		*(volatile uint32_t *)&queue->producer_index =
 			*(volatile uint32_t *)&queue->consumer_index - 1;
+		endless->begun = 1;
 	}
 	return NULL;
 }
@@ -850,7 +852,7 @@ TEST(qp_error_flush_ends_while_a_thread_posts)
 	ASSERT_NE(NULL, endless.queues[1]);
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, post_on, &endless));
-	usleep(10000);
+	EXPECT_EQ(0, wait_until(&endless.begun, 1));
 	EXPECT_EQ(0, qp_to_error(conn.near.qp));
 	usleep(10000);
 	endless.stop = true;

@@ -592,10 +592,10 @@ TEST_F_TIMEOUT(differ, aliases_migration_and_ram_give_same_results, 14400)
 			generate(&batch[i], self->seed + done + i);
 		for (mode = 0; mode < MODES; mode++) {
 			ASSERT_EQ(0, mode_set(mode));
-			retries[mode] -= stage->retries;
-			for (i = 0; i < BATCH; i++)
+			for (i = 0; i < BATCH; i++) {
 				run_sequence(&batch[i], mode);
-			retries[mode] += stage->retries;
+				retries[mode] += stage->retries;
+			}
 		}
 		for (i = 0; i < BATCH; i++)
 			steps += batch[i].n;

@@ -41,6 +41,7 @@
 #include "lib/vram.h"
 #include "lib/vsvm.h"
 #include "lib/worker.h"
+#include "test_hmm_uapi.h"
 
 #define SIZE	MIB(2)
 #define PAGES	(SIZE / PAGE)
@@ -651,6 +652,7 @@ FIXTURE_SETUP(gpu_hotplug)
 	int i;
 
 	self->log = klog_open();
+	ASSERT_LE(0, self->log);
 	for (i = 0; i < 2; i++) {
 		self->gpu[i] = gpu_open(i);
 		ASSERT_LE(0, self->gpu[i]);
@@ -784,6 +786,7 @@ FIXTURE_SETUP(importer_hotplug)
 	int i;
 
 	self->log = klog_open();
+	ASSERT_LE(0, self->log);
 	self->gpu = gpu_open(0);
 	ASSERT_LE(0, self->gpu);
 	self->vram_free = vram_free(self->gpu);
@@ -935,6 +938,7 @@ FIXTURE(busy_unbind) {
 FIXTURE_SETUP(busy_unbind)
 {
 	self->log = klog_open();
+	ASSERT_LE(0, self->log);
 	self->gpu = gpu_open(0);
 	ASSERT_LE(0, self->gpu);
 	self->vram_free = vram_free(self->gpu);
@@ -1377,6 +1381,7 @@ FIXTURE_SETUP(gpu_reset)
 	int i;
 
 	self->log = klog_open();
+	ASSERT_LE(0, self->log);
 	ASSERT_EQ(0, gpus_open(self->gpu, self->vram_free));
 	for (i = 0; i < 2; i++)
 		ASSERT_EQ(0, gpu_pci_address(self->gpu[i], self->pci[i], PCI_ADDR_LEN));
@@ -1450,6 +1455,47 @@ TEST_F(gpu_reset, reset_keeps_pages_and_data_in_vram)
 	}
 	EXPECT_EQ(-1, rig_differs(&self->user[RXE].rig));
 	EXPECT_EQ(evicted, pages_evicted(self->gpu[0]));
+}
+
+/* Read a page by a device of test_hmm. Returns how many faults that took. */
+static int dmirror_reads(int dmirror, void *mem)
+{
+	static uint8_t copy[PAGE];
+	struct hmm_dmirror_cmd cmd = {
+		.addr = (uintptr_t)mem, .ptr = (uintptr_t)copy, .npages = 1,
+	};
+
+	if (ioctl(dmirror, HMM_DMIRROR_READ, &cmd))
+		return -errno;
+	return memcmp(mem, copy, PAGE) ? -EILSEQ : (int)cmd.faults;
+}
+
+/*
+ * A child keeps the page in VRAM. Its parent gets another page at that address, which is
+ * not in the window, and which a device maps.
+ */
+TEST_F(gpu_reset, reset_keeps_mappings_of_pages_in_ram)
+{
+	int dmirror = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+	struct child child;
+	struct buffer buf;
+
+	ASSERT_LE(0, dmirror);
+	ASSERT_EQ(0, buffer_map(&buf, SIZE, MADV_NOHUGEPAGE));
+	buffer_write(&buf, 0, SIZE);
+	ASSERT_EQ(0, buffer_to_vram(&buf, self->gpu[0], 0, SIZE));
+	ASSERT_EQ(0, child_fork(&child, NULL, NULL));
+	ASSERT_EQ(0, madvise(buf.mem, SIZE, MADV_DONTNEED));
+	buffer_write(&buf, 0, SIZE);
+	EXPECT_EQ(1, dmirror_reads(dmirror, buf.mem));
+	EXPECT_EQ(0, dmirror_reads(dmirror, buf.mem));
+
+	EXPECT_EQ(0, user_miscounts(&self->user[RXE]));	/* it uses the window */
+	EXPECT_EQ(0, pci_reset(self->pci[0]));
+	EXPECT_EQ(0, dmirror_reads(dmirror, buf.mem));
+	EXPECT_EQ(0, child_end(&child));
+	close(dmirror);
+	buffer_unmap(&buf);
 }
 
 static int other_gpu_reads(struct worker *worker)

@@ -842,8 +842,10 @@ static int change_while_stalled(void *arg)
 	r.qp = mr ? stall_qp(&r, mr, false) : NULL;
 	err = r.qp ? held_wait(&held, NULL) : -errno;
 	err = err ?: -ibv_modify_qp(r.qp, &attr, IBV_QP_STATE);
+	if (err)
+		return err;
 	*begins = 1;
-	return err ?: -ibv_modify_qp(r.qp, &attr, IBV_QP_MAX_DEST_RD_ATOMIC);
+	return -ibv_modify_qp(r.qp, &attr, IBV_QP_MAX_DEST_RD_ATOMIC);
 }
 
 TEST(sigkill_ends_modify_qp_behind_odp_fault)
@@ -857,6 +859,7 @@ TEST(sigkill_ends_modify_qp_behind_odp_fault)
 	ASSERT_EQ(0, child_start(&child));
 	ASSERT_EQ(0, wait_until(begins, 1));
 	usleep(100000);
+	EXPECT_FALSE(child_has_result(&child));
 	EXPECT_TRUE(killed_in_time(&child));
 	munmap((void *)begins, PAGE);
 }

@@ -57,6 +57,13 @@ int child_result(struct child *child)
 	return ret;
 }
 
+bool child_has_result(struct child *child)
+{
+	char byte;
+
+	return recv(child->sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+}
+
 int child_do(struct child *child)
 {
 	int err = child_start(child);

@@ -7,6 +7,7 @@
 #ifndef LIB_CHILD_H
 #define LIB_CHILD_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct child {
@@ -20,6 +21,8 @@ int child_do(struct child *child);
 /* The same in two steps. */
 int child_start(struct child *child);
 int child_result(struct child *child);
+/* The function has returned, or the child died. */
+bool child_has_result(struct child *child);
 int child_end(struct child *child);
 
 #endif
