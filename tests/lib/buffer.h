@@ -43,10 +43,10 @@ int buffer_xor(struct buffer *buf, int gpu, size_t offset, size_t size);
 /* Return the offset of the first difference; -1 if there is none. Both use the CPU. */
 ssize_t differs(const void *a, const void *b, size_t size);
 ssize_t buffer_differs(const struct buffer *buf);
-/* The same for child_fork(): 1 if there is a difference, else 0. */
+/* As buffer_differs(), for child_fork(): 1 if there is a difference, else 0. */
 int buffer_compare(void *buf);
 
-/* The same, but the GPU reads each page, where it is. Returns the offset of a page. */
+/* As buffer_differs(), but the GPU reads each page in place. Returns the offset of a page. */
 ssize_t buffer_differs_on_gpu(const struct buffer *buf, int gpu);
 
 #endif

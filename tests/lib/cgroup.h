@@ -5,7 +5,7 @@
 
 #define CGROUPS	"/sys/fs/cgroup/"
 
-/* Make one with the memory controller. */
+/* Create the cgroup @path, with the memory controller. */
 int cgroup_make(const char *path);
 
 #endif

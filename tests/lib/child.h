@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A child that calls a function when told to, and stays until it is told to exit.
- * The function returns 0 on success; NULL does nothing. The child never returns to the
- * test.
+ * A child that calls a function when child_start() tells it to, and stays until
+ * child_end(). The function returns 0 on success; NULL does nothing. The child never
+ * returns to the test.
  */
 #ifndef LIB_CHILD_H
 #define LIB_CHILD_H
@@ -18,7 +18,7 @@ struct child {
 int child_fork(struct child *child, int (*fn)(void *arg), void *arg);
 /* Returns the result of the function; -EPIPE if the child died. */
 int child_do(struct child *child);
-/* The same in two steps. */
+/* child_do() in two steps. */
 int child_start(struct child *child);
 int child_result(struct child *child);
 /* The function has returned, or the child died. */

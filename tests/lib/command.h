@@ -10,7 +10,7 @@
 
 int command_start(pid_t *pid, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
-/* -ETIMEDOUT if the command hangs, which is left alone; -EIO if it failed. */
+/* -ETIMEDOUT if the command does not end in time, and goes on; -EIO if it failed. */
 int command_wait(pid_t pid, double seconds);
 
 #endif

@@ -15,7 +15,7 @@ int conn_up(struct conn *conn);
 void conn_down(struct conn *conn);
 /* Connect again after a request that failed. MRs stay valid. */
 int conn_revive(struct conn *conn);
-/* Its parts: wait for a QP that fails, and make it ready to be connected. */
+/* The parts of conn_revive(): wait until a QP is in the error state; bring it to INIT. */
 void qp_wait_for_error(struct ibv_qp *qp, int ms);
 int qp_restart(struct ibv_qp *qp);
 int qp_to_error(struct ibv_qp *qp);

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Returns a file descriptor of a disk that is there; waits until there is one. */
+/* Wait until an NVMe disk exists. Returns a file descriptor of it. */
 int disk_open(void);
 
 /* Transfer through hmm_blk, from the disk to memory, or from memory with @write. */

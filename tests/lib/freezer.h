@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* All tasks but the current one, as in a suspend. */
+/* Freezing of tasks, as in a suspend. */
 #ifndef LIB_FREEZER_H
 #define LIB_FREEZER_H
 
-/* Freeze and thaw them; -EBUSY if one does not freeze. */
+/* Freeze all tasks but the current one, and thaw them; -EBUSY if a task does not freeze. */
 int machine_freeze(void);
 
 #endif

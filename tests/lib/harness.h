@@ -7,7 +7,7 @@
 
 #include "patience.h"
 
-/* A busy machine without virtualisation is slow: only a hang takes this long. */
+/* The limit fits a busy machine without virtualisation: a test that reaches it hangs. */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	120
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Memory whose pages are not provided yet, like those of a file system with a slow
- * daemon: an access sleeps until held_release(), and then finds zeroes.
+ * An access to this memory sleeps until held_release(), as with the slow daemon of a
+ * file system. Then it finds zeroes.
  */
 #ifndef LIB_HELD_H
 #define LIB_HELD_H
@@ -17,8 +17,8 @@ struct held {
 
 int held_map(struct held *held, size_t size);
 /*
- * Wait until a thread has faulted on a page that is not there yet, and say which page.
- * -ETIMEDOUT if none does. Reports each page once.
+ * Wait until a thread has faulted on a missing page, and store the address of the page.
+ * -ETIMEDOUT if no thread does. Reports each page once.
  */
 int held_wait(struct held *held, void **addr);
 int held_release(struct held *held);

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Open it, to read it from here on; close() it. */
+/* Open the log at its end. The caller close()s it. */
 int klog_open(void);
 
 /* Read the next line; false if there is none yet. */

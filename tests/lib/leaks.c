@@ -57,10 +57,11 @@ static void read_vram(struct figures *figures)
 
 /*
  * Free memory may be in per-CPU caches, and an idle CPU goes on using the page tables
- * of a process that is gone: run on each CPU. khugepaged may hold a process that it
- * has been scanning while it sleeps, up to a minute: let it sleep for less.
+ * of a process that is gone: so this function runs on each CPU once. khugepaged may
+ * hold a process that it has been scanning while it sleeps, up to a minute: let it
+ * sleep for less.
  */
-static void tidy_up(void)
+static void shrink_caches(void)
 {
 	int cpu, cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	cpu_set_t home, one;
@@ -256,7 +257,7 @@ void figures_read(struct figures *figures)
 	read_modules(figures);
 	read_vram(figures);
 	read_dma(figures);
-	tidy_up();
+	shrink_caches();
 	read_slab(figures);
 	read_ram(figures);
 	read_vmalloc(figures);

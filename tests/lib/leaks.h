@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Figures of the machine's resources in use, which should be the same again when all
+ * Counts of the kernel's resources in use. They return to their old values when all
  * users are gone.
  */
 #ifndef LIB_LEAKS_H

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* It is in RAM, or in swap space or a device. */
+/* The page is in RAM; the page is in swap space or in a device. */
 bool page_is_present(const void *addr);
 bool page_is_elsewhere(const void *addr);
 

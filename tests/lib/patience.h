@@ -8,7 +8,7 @@
 /* The factor by which a kernel that checks itself is slower. */
 int slowness(void);
 
-/* Limit in seconds for operations that take a moment: only a hang takes longer. */
+/* Seconds after which a short operation counts as hung. */
 #define PROMPT	(30 * slowness())
 
 /*

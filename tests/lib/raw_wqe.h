@@ -22,7 +22,7 @@ struct rxe_queue_buf *raw_recv_queue(struct rdma *r);
 
 int raw_atomic_write(struct rdma *r, uint64_t raddr, uint32_t rkey,
 		     uint64_t value);
-/* The same in two steps, for a peer that is not ready yet. */
+/* raw_atomic_write() in two steps, for a peer that is not connected yet. */
 int raw_atomic_write_begin(struct rdma *r, struct rxe_queue_buf *queue,
 			   uint64_t raddr, uint32_t rkey, uint64_t value);
 int raw_atomic_write_end(struct rdma *r);
@@ -42,17 +42,17 @@ struct rxe_queue_buf *raw_find_queue(uint64_t wr_id);
 int raw_post(struct rdma *r, struct rxe_queue_buf *queue,
 	     const struct rxe_send_wqe *wqe, const void *data, size_t size);
 int raw_wait(struct rdma *r);
-/* Have the kernel look at the queue. */
+/* Make the kernel read the send queue. */
 int raw_look(struct rdma *r);
-/* The same, and state a size of requests, though none is passed. */
+/* As raw_look(), and state a size of requests. No request is passed. */
 int raw_look_for(struct rdma *r, uint32_t wqe_size);
 
-/* Requests that no library writes: inline data at any offset, an MR by its pointer. */
+/* Requests without a library function: inline data at any offset, an MR by its pointer. */
 int raw_inline_write(struct rdma *r, uint64_t raddr, uint32_t rkey,
 		     uint32_t offset, size_t size);
 int raw_fast_reg(struct rdma *r, uint64_t mr);
 
-/* Let the peer of a QP flush. A reset of the QP takes that back. */
+/* Let the peer of a QP flush. A reset of the QP clears this permission. */
 #define RAW_ACCESS_FLUSH_GLOBAL	(1 << 8)
 int raw_allow_flush(struct rdma *r);
 /* Register an on-demand MR that allows flushes, and let the QP allow them. */

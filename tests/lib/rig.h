@@ -22,7 +22,7 @@ struct rig {
 };
 
 int rig_init(struct rig *rig, size_t size, int advice);
-/* The same, with all of @buf registered and in VRAM, in huge pages if so advised. */
+/* As rig_init(), with @buf registered and in VRAM, in huge pages if @advice says so. */
 int rig_init_in_vram(struct rig *rig, size_t size, int advice);
 /* Returns how much VRAM is still in use that was free before. */
 uint64_t rig_fini(struct rig *rig);

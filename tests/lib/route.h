@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* How devices reach VRAM in this machine, which depends on TOPOLOGY. */
+/* The route from devices to VRAM. It depends on TOPOLOGY. */
 #ifndef LIB_ROUTE_H
 #define LIB_ROUTE_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The software RDMA device, which comes and goes. */
+/* Functions that delete and add the soft-RoCE device. */
 #ifndef LIB_RXE_H
 #define LIB_RXE_H
 

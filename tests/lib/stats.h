@@ -14,11 +14,11 @@ uint64_t stat_read(const char *name);
 int aliases_enable(bool enable);
 
 /*
- * All counters of the pages of two GPUs, to see what a request does to them. If
+ * All counters of two GPUs, to count the pages that a request moves or aliases. If
  * @_stay, the @_reached pages in VRAM stay there, each of them adds one to @_counter,
- * and no other counter changes. Otherwise they migrate, and @_counter is the reason:
- * it grows by @_least to @_most only, because the first page that the request needs
- * takes its whole allocation with it.
+ * and no other counter changes. Otherwise the pages migrate, and @_counter, the reason,
+ * grows by @_least to @_most: the first page that the request needs migrates its whole
+ * allocation.
  */
 #define COUNTERS_NR	8
 

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Swap pages out, or at least begin to. -EBUSY: some pages cannot be swapped out. */
+/* Reclaim pages: they are in the swap cache or on disk then. -EBUSY: some stay. */
 int pages_out(uint8_t *mem, size_t size);
 
 /* Swap a page out to disk, not only to the swap cache. It must not be all zeroes. */

@@ -5,11 +5,11 @@
 
 #include <stdlib.h>
 
-/* The last users of vsvm must be gone, or about to go. */
+/* Call this when the last users of vsvm are gone or exit. */
 int vsvm_unload(void);
 /* Load vsvm with parameters; unload it first if it is loaded. */
 int vsvm_reload(const char *params);
-/* The same, unless it is loaded with these parameters already. */
+/* As vsvm_reload(), but do nothing if vsvm is loaded with these parameters. */
 int vsvm_load(const char *params);
 /* Load vsvm with its default parameters again; for atexit(). */
 void vsvm_restore(void);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* A request for eight bytes of a peer's page that is not provided until waiting_end(). */
+/* A request for eight bytes of a peer's page that waiting_end() provides. */
 #ifndef LIB_WAITING_H
 #define LIB_WAITING_H
 

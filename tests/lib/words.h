@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Words that identify themselves: the address that they belong to, the number of the
- * write that stored them, and their writer. So a wrong word tells what has happened.
+ * write that stored them, and their writer. A wrong word shows all three.
  */
 #ifndef LIB_WORDS_H
 #define LIB_WORDS_H
