@@ -29,7 +29,7 @@ uint64_t vram_free(int gpu);
 /* Wait some seconds until @expected bytes are free. Returns how many are missing. */
 uint64_t vram_leaked(int gpu, uint64_t expected);
 
-/* Open GPUs 0 and 1, with their free VRAM. gpus_close() returns the bytes that are not free again. */
+/* Open GPUs 0 and 1. gpus_close() returns how many bytes of VRAM are not free again. */
 int gpus_open(int gpu[2], uint64_t room[2]);
 uint64_t gpus_close(const int gpu[2], const uint64_t room[2]);
 
