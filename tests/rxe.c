@@ -670,41 +670,6 @@ TEST_F(sides, cq_overflow_at_responder_drops_mr_reference)
 	EXPECT_EQ(0, ibv_dereg_mr(near_mr));
 }
 
-/*
- * A requester that was told to wait, and then to retry, looks at responses only when
- * the wait is over, after 655 ms. Another QP makes its peer send one more.
- */
-TEST_F(sides, destroy_qp_drops_response_behind_rnr_timer)
-{
-	struct rdma near = *self->near, other = *self->near;
-	struct ibv_send_wr *bad, second = { .opcode = IBV_WR_SEND };
-	struct ibv_send_wr first = { .opcode = IBV_WR_SEND, .next = &second };
-	struct rdma_addr addr;
-
-	near.qp = create_qp(&near, 8, 8);
-	other.qp = create_qp(&other, 8, 8);
-	ASSERT_NE(NULL, near.qp);
-	ASSERT_NE(NULL, other.qp);
-	ASSERT_EQ(0, qp_restart(near.qp));
-	ASSERT_EQ(0, qp_restart(other.qp));
-	ASSERT_EQ(0, qp_restart(self->far->qp));
-	rdma_address(self->far, &addr);
-	ASSERT_EQ(0, rdma_connect(&near, &addr));
-	ASSERT_EQ(0, rdma_connect(&other, &addr));
-	ASSERT_EQ(0, set_back(&other, 0xffffff));
-	rdma_address(&near, &addr);
-	ASSERT_EQ(0, rdma_connect(self->far, &addr));
-	ASSERT_EQ(0, modify(self->far, (struct ibv_qp_attr) { .min_rnr_timer = 0 },
-			    IBV_QP_MIN_RNR_TIMER));
-
-	ASSERT_EQ(0, ibv_post_send(near.qp, &first, &bad));
-	usleep(100000);
-	ASSERT_EQ(0, ibv_post_send(other.qp, &second, &bad));
-	usleep(100000);
-	destroy_qp(near.qp);
-	destroy_qp(other.qp);
-}
-
 /* Give up a request after three attempts, 134 ms each. */
 static int try_three_times(struct rdma *r)
 {
