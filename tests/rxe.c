@@ -692,7 +692,8 @@ TEST_F(sides, connected_qp_ignores_packets_of_other_local_qps)
 		.wr.rdma = { .remote_addr = (uintptr_t)self->buf.mem, .rkey = self->mr->rkey },
 	};
 	uint64_t lie = ~*(uint64_t *)self->buf.mem;
-	struct ibv_mr *mr = ibv_reg_mr(other.pd, &lie, sizeof(lie), 0);
+	struct ibv_mr *mr = ibv_reg_mr(other.pd, &lie, sizeof(lie),
+				       IBV_ACCESS_LOCAL_WRITE);
 	struct rdma_addr addr;
 	struct ibv_wc wc;
 
