@@ -194,6 +194,7 @@ void hmm_find_alias(const struct hmm_range *range,
 		reach->route = HMM_FALLBACK_NO_CLIENT;
 	} else if (!window->provider) {
 		reach->route = HMM_FALLBACK_NO_WINDOW;
+	/* Pairs with smp_store_release() in hmm_window_restore() */
 	} else if (smp_load_acquire(&window->revoked)) {
 		reach->route = HMM_FALLBACK_REVOKED;
 	} else if (pfn - reach->first >= window->nr_pages) {

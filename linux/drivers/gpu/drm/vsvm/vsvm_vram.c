@@ -222,7 +222,8 @@ bool vsvm_vram_is_there(struct vsvm_device *vdev)
  */
 static bool vram_has_arrived(struct vsvm_device *vdev)
 {
-	wmb();
+	/* The stores of the copy come before the load */
+	mb();
 	(void)READ_ONCE(*(u64 *)vdev->vram);
 	return vsvm_vram_is_there(vdev);
 }
