@@ -1261,6 +1261,18 @@ TEST_F(gpu_pulled, access_to_vram_of_pulled_gpu_raises_sigbus)
 	ASSERT_EQ(0, take_away(&self->dev, 1, UNBIND, false));
 }
 
+/* The driver has not noticed yet, and RDMA copies from an alias. */
+TEST_F(gpu_pulled, rdma_on_vram_of_pulled_gpu_fails)
+{
+	struct rig *rig = &self->rig;
+
+	EXPECT_EQ(-EREMOTEIO, rig_read(rig, 0, PAGE));
+	EXPECT_EQ(0, conn_revive(&rig->conn));
+	EXPECT_EQ(-EREMOTEIO, rig_write(rig, 0, PAGE));
+	EXPECT_EQ(0, conn_revive(&rig->conn));
+	ASSERT_EQ(0, take_away(&self->dev, 1, UNBIND, false));
+}
+
 TEST_F(gpu_pulled, access_after_unbind_of_pulled_gpu_raises_sigbus)
 {
 	struct rig *rig = &self->rig;

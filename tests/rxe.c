@@ -4,11 +4,14 @@
  * to its QPs and queues, and requests that are repeated because their response got
  * lost. A requester repeats them when its PSN is set back.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
+#include <netinet/udp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,6 +34,9 @@
 #define WR_ATOMIC_WRITE	15
 #define FLUSH_RANGE	0
 #define STATE_DONE	3
+
+/* From rdma/ib_pack.h */
+#define UD_SEND_ONLY	0x64
 
 static int modify(struct rdma *r, struct ibv_qp_attr attr, int mask)
 {
@@ -718,6 +724,31 @@ TEST_F(sides, connected_qp_ignores_packets_of_other_local_qps)
 	EXPECT_EQ(0, ibv_dereg_mr(mr));
 }
 
+/* Sockets of any user may fill the memory that all share. */
+TEST_F(sides, connected_qp_works_when_memory_for_udp_is_used_up)
+{
+	uint8_t copy[2 * PAGE];
+	struct ibv_mr *mr = ibv_reg_mr(self->near->pd, copy, sizeof(copy),
+				       IBV_ACCESS_LOCAL_WRITE);
+	char limits[64] = "";
+	int fd = open("/proc/sys/net/ipv4/udp_mem", O_RDWR | O_CLOEXEC);
+
+	ASSERT_NE(NULL, mr);
+	ASSERT_LE(0, fd);
+	ASSERT_LT(0, pread(fd, limits, sizeof(limits) - 1, 0));
+	ASSERT_EQ(5, pwrite(fd, "0 0 0", 5, 0));
+	EXPECT_EQ(0, rdma_read(self->near, copy, mr->lkey, (uintptr_t)self->buf.mem,
+			       self->mr->rkey, sizeof(copy)));
+	EXPECT_EQ(0, memcmp(copy, self->buf.mem, sizeof(copy)));
+	memset(copy, 0x5a, sizeof(copy));
+	EXPECT_EQ(0, rdma_write(self->near, copy, mr->lkey, (uintptr_t)self->buf.mem,
+				self->mr->rkey, sizeof(copy)));
+	EXPECT_EQ(0, memcmp(copy, self->buf.mem, sizeof(copy)));
+	EXPECT_LT(0, pwrite(fd, limits, strlen(limits), 0));
+	close(fd);
+	EXPECT_EQ(0, ibv_dereg_mr(mr));
+}
+
 /* As many packets as may be under way, to a page that does not arrive. */
 TEST_F(sides, request_stuck_at_peer_fails_after_retries)
 {
@@ -862,12 +893,12 @@ FIXTURE(datagrams) {
 #define NEAR_KEY	0x22222222
 #define CONTROLLED_KEY	0x80011111
 
-static int create_datagrams(struct rdma *r, uint32_t key)
+static int create_many_datagrams(struct rdma *r, uint32_t key, int recvs)
 {
 	struct ibv_qp_init_attr init = {
 		.qp_type = IBV_QPT_UD, .send_cq = r->cq, .recv_cq = r->qp->recv_cq,
 		.cap = {
-			.max_send_wr = 8, .max_recv_wr = 8,
+			.max_send_wr = 8, .max_recv_wr = recvs,
 			.max_send_sge = 1, .max_recv_sge = 1,
 		},
 		.sq_sig_all = 1,
@@ -884,6 +915,11 @@ static int create_datagrams(struct rdma *r, uint32_t key)
 	err = err ?: modify(r, attr, IBV_QP_STATE);
 	attr.qp_state = IBV_QPS_RTS;
 	return err ?: modify(r, attr, IBV_QP_STATE | IBV_QP_SQ_PSN);
+}
+
+static int create_datagrams(struct rdma *r, uint32_t key)
+{
+	return create_many_datagrams(r, key, 8);
 }
 
 FIXTURE_SETUP(datagrams)
@@ -1068,6 +1104,158 @@ TEST_F(datagrams, stalled_ud_receiver_does_not_block_sender)
 	EXPECT_EQ(0, ibv_destroy_qp(waits.qp));
 	EXPECT_EQ(0, ibv_dereg_mr(mr));
 	held_unmap(&held);
+}
+
+/* No datagram is lost that one process sends before it makes way for the receiver. */
+TEST_F(datagrams, stalled_ud_receiver_gets_all_datagrams_later)
+{
+	const int many = 1500;
+	struct ibv_cq *cq = ibv_create_cq(self->far.ctx, many, NULL, NULL, 0);
+	struct ibv_mr *mr;
+	struct ibv_cq *far_cq = self->far.qp->recv_cq;
+	struct rdma idle = self->far;
+	struct held held;
+	struct ibv_wc wc;
+	int i;
+
+	ASSERT_NE(NULL, cq);
+	self->far.qp->recv_cq = cq;
+	i = create_many_datagrams(&self->far, NEAR_KEY, many);
+	idle.qp->recv_cq = far_cq;
+	ASSERT_EQ(0, i);
+	ASSERT_EQ(0, held_map(&held, PAGE));
+	mr = rdma_reg_odp(&self->far, held.mem, PAGE);
+	ASSERT_NE(NULL, mr);
+	ASSERT_EQ(0, rdma_post_recv(&self->far, held.mem, mr->lkey, 48));
+	for (i = 1; i < many; i++)
+		ASSERT_EQ(0, post_receive(self));
+
+	ASSERT_EQ(0, send_datagram(self, 1, NEAR_KEY));
+	ASSERT_EQ(0, held_wait(&held, NULL));
+	for (i = 1; i < many; i++)
+		ASSERT_EQ(0, send_datagram(self, i, NEAR_KEY));
+	ASSERT_EQ(0, held_release(&held));
+	for (i = 0; i < many; i++) {
+		ASSERT_EQ(0, cq_wait(cq, &wc));
+		ASSERT_EQ(IBV_WC_SUCCESS, wc.status);
+	}
+	EXPECT_EQ(many - 1, self->received);
+
+	EXPECT_EQ(0, ibv_destroy_qp(self->far.qp));
+	self->far = idle;
+	EXPECT_EQ(0, ibv_dereg_mr(mr));
+	EXPECT_EQ(0, ibv_destroy_cq(cq));
+	held_unmap(&held);
+}
+
+/* A socket that sends to all hosts on the interface of the device, which hears it, too. */
+static int multicast_socket(int type, int protocol)
+{
+	struct ip_mreqn mreq = { .imr_ifindex = if_nametoindex("d0") };
+	int fd = socket(AF_INET, type, protocol);
+
+	if (fd >= 0 && setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &mreq, sizeof(mreq))) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+#define ALL_HOSTS	{					\
+	.sin_family = AF_INET, .sin_port = htons(4791),		\
+	.sin_addr.s_addr = htonl(INADDR_ALLHOSTS_GROUP),	\
+}
+
+/* The options are where the driver keeps its pointer to the QP. */
+TEST_F(datagrams, udp_datagram_shorter_than_header_is_dropped)
+{
+	static const uint8_t record_route[] = { IPOPT_RR, 39, 4, [39] = IPOPT_EOL };
+	struct sockaddr_in to = ALL_HOSTS;
+	int fd = multicast_socket(SOCK_DGRAM, 0);
+	struct ibv_wc wc;
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(1, sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)));
+	ASSERT_EQ(0, setsockopt(fd, IPPROTO_IP, IP_OPTIONS, record_route,
+				sizeof(record_route)));
+	EXPECT_EQ(1, sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)));
+	close(fd);
+
+	ASSERT_EQ(0, post_receive(self));
+	ASSERT_EQ(0, modify(&self->near, (struct ibv_qp_attr) { .qkey = CONTROLLED_KEY },
+			    IBV_QP_QKEY));
+	ASSERT_EQ(0, send_datagram(self, 2, 0x80000000));
+	EXPECT_EQ(0, cq_wait(self->far.qp->recv_cq, &wc));
+	EXPECT_EQ(2, self->received);
+}
+
+/* A datagram as RoCE version 2 sends it over IPv4. */
+struct roce {
+	struct iphdr ip;
+	struct udphdr udp;
+	uint8_t opcode;
+	uint8_t flags;
+	uint16_t pkey;
+	uint32_t qpn;
+	uint32_t psn;
+	uint32_t qkey;
+	uint32_t source_qpn;
+	uint64_t data;
+	uint32_t icrc;
+} __attribute__((packed));
+
+/* A checksum of all that stays the same on the way. */
+static uint32_t icrc_of(struct roce roce)
+{
+	const uint8_t *byte = (const uint8_t *)&roce;
+	uint32_t crc = 0xdebb20e3;	/* of 8 bytes, as if there was a header of InfiniBand */
+
+	roce.ip.tos = 0xff;
+	roce.ip.ttl = 0xff;
+	roce.ip.check = 0xffff;
+	roce.udp.check = 0xffff;
+	roce.qpn |= htonl(0xff000000);
+	for (; byte < (const uint8_t *)&roce.icrc; byte++) {
+		crc ^= *byte;
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
+	}
+	return ~crc;
+}
+
+/* Any process can send to the group, and knows the keys of some QPs. */
+TEST_F(datagrams, multicast_packet_for_unicast_qp_is_dropped)
+{
+	struct sockaddr_in to = ALL_HOSTS;
+	struct roce roce = {
+		.ip = {
+			.version = 4, .ihl = 5, .tot_len = htons(sizeof(roce)), .id = htons(1),
+			.ttl = 1, .protocol = IPPROTO_UDP,
+			.saddr = inet_addr("10.77.0.1"), .daddr = to.sin_addr.s_addr,
+		},
+		.udp = {
+			.source = to.sin_port, .dest = to.sin_port,
+			.len = htons(sizeof(roce) - sizeof(roce.ip)),
+		},
+		.opcode = UD_SEND_ONLY, .flags = 0x40, .pkey = 0xffff,
+		.qpn = htonl(self->far.qp->qp_num), .qkey = htonl(CONTROLLED_KEY),
+		.source_qpn = htonl(self->near.qp->qp_num), .data = 1,
+	};
+	int fd = multicast_socket(SOCK_RAW, IPPROTO_RAW);
+	struct ibv_wc wc;
+
+	roce.icrc = htole32(icrc_of(roce));
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, post_receive(self));
+	EXPECT_EQ(sizeof(roce), sendto(fd, &roce, sizeof(roce), 0, (struct sockaddr *)&to,
+				       sizeof(to)));
+	close(fd);
+
+	ASSERT_EQ(0, modify(&self->near, (struct ibv_qp_attr) { .qkey = CONTROLLED_KEY },
+			    IBV_QP_QKEY));
+	ASSERT_EQ(0, send_datagram(self, 2, 0x80000000));
+	ASSERT_EQ(0, cq_wait(self->far.qp->recv_cq, &wc));
+	EXPECT_EQ(2, self->received);
 }
 
 /*

@@ -15,7 +15,7 @@ struct dev_pagemap;
  */
 enum hmm_route {
 	HMM_ROUTE_PRIVATE,		/* by its own PFN */
-	HMM_ROUTE_CPU,			/* by an alias, to which the CPU copies */
+	HMM_ROUTE_CPU,			/* by an alias, its own PFN: the CPU copies */
 	HMM_ROUTE_BUS,			/* by an alias, with its bus address */
 	HMM_ROUTE_HOST_BRIDGE,		/* by an alias, mapped for DMA */
 	HMM_FALLBACK_NO_CLIENT,		/* the caller takes no aliases */

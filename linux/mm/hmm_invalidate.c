@@ -12,7 +12,7 @@
 #include "internal.h"
 
 static bool hmm_invalidate_one(struct folio *folio, struct vm_area_struct *vma,
-			       unsigned long addr, void *owner)
+			       unsigned long addr, void *pgmap)
 {
 	DEFINE_FOLIO_VMA_WALK(pvmw, folio, vma, addr, PVMW_SYNC);
 	unsigned long end = vma_address_end(&pvmw);
@@ -24,7 +24,7 @@ static bool hmm_invalidate_one(struct folio *folio, struct vm_area_struct *vma,
 	page_vma_mapped_walk_done(&pvmw);
 
 	mmu_notifier_range_init_owner(&range, MMU_NOTIFY_REVOKE, 0, vma->vm_mm,
-				      addr, end, owner);
+				      addr, end, pgmap);
 	mmu_notifier_invalidate_range_start(&range);
 	mmu_notifier_invalidate_range_end(&range);
 	return true;
@@ -52,7 +52,7 @@ void hmm_invalidate_private(const struct dev_pagemap *pgmap,
 {
 	unsigned long pfn = PHYS_PFN(pgmap->range.start), end = pfn + nr_pages;
 	struct rmap_walk_control rwc = {
-		.arg = pgmap->owner,
+		.arg = (void *)pgmap,
 		.rmap_one = hmm_invalidate_one,
 		.anon_lock = folio_lock_anon_vma_read,
 	};

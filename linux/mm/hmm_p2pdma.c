@@ -35,10 +35,10 @@ DEFINE_STATIC_KEY_TRUE(hmm_p2pdma_key);
  * as aliases. The window stays as it is until the pagemap is gone, but the
  * exporter can forbid its use: see hmm_window_revoke().
  *
- * To let importers copy with the CPU, the exporter sets &p2pdma_provider.map.
- * For importers that need struct pages, it calls pci_p2pdma_add_resource() for
- * the window, and then allocates all of that memory with pci_alloc_p2pmem(), so
- * that user space cannot allocate it.
+ * To let importers copy with the CPU, the exporter calls hmm_window_set_map()
+ * as well. For importers that need struct pages, it calls
+ * pci_p2pdma_add_resource() for the window, and then allocates all of that
+ * memory with pci_alloc_p2pmem(), so that user space cannot allocate it.
  *
  * Context: May sleep. Before memremap_pages().
  * Return: 0 on success, or an error, with which the driver can go on: its pages
@@ -94,6 +94,40 @@ int hmm_window_set(struct dev_pagemap *pgmap, struct pci_dev *pdev, int bar,
 EXPORT_SYMBOL_GPL(hmm_window_set);
 
 /**
+ * hmm_window_set_map() - let importers copy device-private memory with the CPU
+ * @pgmap: a pagemap of type MEMORY_DEVICE_PRIVATE with one range, which is set
+ * @map: a kernel mapping of the memory, from its first page on. It stays as it
+ *	is until the pagemap is gone, or the window is revoked
+ * @size: length of the mapping in bytes, not longer than the memory. If
+ *	hmm_window_set() has set a window, the mapping is as long as that
+ *
+ * Without a window that hmm_window_set() has set, only importers that copy with
+ * the CPU get aliases.
+ *
+ * Context: Any. After hmm_window_set(), before memremap_pages().
+ * Return: 0 on success, or an error, with which the driver can go on.
+ *
+ * -EINVAL: @pgmap is of another kind, @map is NULL, or @size is not as above.
+ * -EOPNOTSUPP: the kernel was built without CONFIG_HMM_P2PDMA.
+ */
+int hmm_window_set_map(struct dev_pagemap *pgmap, const struct iosys_map *map,
+		       u64 size)
+{
+	struct hmm_window *window = &pgmap->window;
+
+	if (pgmap->type != MEMORY_DEVICE_PRIVATE || pgmap->nr_range != 1 ||
+	    iosys_map_is_null(map) || !size || !PAGE_ALIGNED(size) ||
+	    size > range_len(&pgmap->range) ||
+	    (window->provider && size >> PAGE_SHIFT != window->nr_pages))
+		return -EINVAL;
+
+	window->map = map;
+	window->nr_pages = size >> PAGE_SHIFT;
+	return 0;
+}
+EXPORT_SYMBOL_GPL(hmm_window_set_map);
+
+/**
  * hmm_window_revoke() - forbid the use of a window
  * @pgmap: a pagemap; it is fine if it has no window
  *
@@ -101,8 +135,10 @@ EXPORT_SYMBOL_GPL(hmm_window_set);
  * use: before a reset, or suspend. Every exporter calls this before the device
  * goes away, unless it has called memunmap_pages() by then. The pages stay where
  * they are. When this returns, no importer uses an alias of them, or gets one,
- * until hmm_window_restore(). The device may then stop decoding its BAR, and
- * the BAR and its mapping may be removed.
+ * until hmm_window_restore(). Devices with the same &dev_pagemap.owner need no
+ * alias: if they reach the pages through the BAR, the driver stops that itself.
+ * The device may then stop decoding its BAR, and the BAR and its mapping may be
+ * removed.
  *
  * Context: May sleep. Serialized with hmm_window_restore(), after
  * memremap_pages() and before memunmap_pages(). Takes the locks of the pages, and
@@ -112,7 +148,7 @@ EXPORT_SYMBOL_GPL(hmm_window_set);
  * thread that holds the lock of one of the pages must not wait for the caller.
  * So call this before migrations have to wait, for example for the end of a
  * reset. During the call, migration of the pages may fail. The event is
- * %MMU_NOTIFY_REVOKE, which the driver of @pgmap can ignore. If aliases have
+ * %MMU_NOTIFY_REVOKE, which the device of @pgmap can ignore. If aliases have
  * been given out, there is one invalidation for each folio in use and each
  * process that has it mapped.
  */
@@ -122,7 +158,7 @@ void hmm_window_revoke(struct dev_pagemap *pgmap)
 
 	might_sleep();
 
-	if (!window->provider || window->revoked)
+	if (!window->nr_pages || window->revoked)
 		return;
 
 	WRITE_ONCE(window->revoked, true);
@@ -157,15 +193,12 @@ EXPORT_SYMBOL_GPL(hmm_window_restore);
 static enum hmm_route hmm_window_route(const struct hmm_window *window,
 				       const struct hmm_client *client)
 {
-	struct p2pdma_provider *provider = window->provider;
-
 	if (client->cpu)
-		return iosys_map_is_null(&provider->map) ?
-		       HMM_FALLBACK_UNREACHABLE : HMM_ROUTE_CPU;
-	if (WARN_ON_ONCE(!client->dma_dev))
+		return window->map ? HMM_ROUTE_CPU : HMM_FALLBACK_UNREACHABLE;
+	if (!window->provider || WARN_ON_ONCE(!client->dma_dev))
 		return HMM_FALLBACK_UNREACHABLE;
 
-	switch (pci_p2pdma_range_map_type(provider, client->dma_dev,
+	switch (pci_p2pdma_range_map_type(window->provider, client->dma_dev,
 					  window->phys,
 					  PFN_PHYS(window->nr_pages))) {
 	case PCI_P2PDMA_MAP_BUS_ADDR:
@@ -192,7 +225,7 @@ void hmm_find_alias(const struct hmm_range *range,
 
 	if (!hmm_wants_alias(range)) {
 		reach->route = HMM_FALLBACK_NO_CLIENT;
-	} else if (!window->provider) {
+	} else if (!window->nr_pages) {
 		reach->route = HMM_FALLBACK_NO_WINDOW;
 	/* Pairs with smp_store_release() in hmm_window_restore() */
 	} else if (smp_load_acquire(&window->revoked)) {
@@ -204,7 +237,9 @@ void hmm_find_alias(const struct hmm_range *range,
 	} else {
 		reach->route = hmm_window_route(window, range->client);
 		reach->nr = window->nr_pages;
-		reach->delta = PHYS_PFN(window->phys) - reach->first;
+		/* For the CPU, the PFN of the page itself leads to the mapping */
+		if (reach->route != HMM_ROUTE_CPU)
+			reach->delta = PHYS_PFN(window->phys) - reach->first;
 		reach->flags = HMM_PFN_ALIAS;
 		/* Do not write to a cache line that all walks read */
 		if (!hmm_route_is_fallback(reach->route) &&

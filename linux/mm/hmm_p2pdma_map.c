@@ -3,36 +3,81 @@
 #include <linux/dma-mapping.h>
 #include <linux/export.h>
 #include <linux/hmm_p2pdma.h>
+#include <linux/memremap.h>
 #include <linux/mm.h>
+#include <linux/pci.h>
 #include <linux/pci-p2pdma.h>
 
 #include "hmm_p2pdma_stats.h"
+#include "internal.h"
 
 /**
  * hmm_alias_to_iosys_map() - the kernel mapping of an alias
- * @hmm_pfn: an entry with HMM_PFN_ALIAS set
+ * @hmm_pfn: an entry with HMM_PFN_ALIAS set, of a client that copies with the
+ *	CPU
  * @map: where the mapping goes
  *
  * Most importers want hmm_pfn_map_local(), which takes system memory as well.
  *
  * Context: Any; the lock that makes the entry valid is held, and the mapping is
- * good for as long as the entry is. @map is cleared if @hmm_pfn is not a valid
- * alias, or if the exporter has no kernel mapping.
+ * good for as long as the entry is. @map is cleared if @hmm_pfn is an alias for
+ * another kind of client.
  */
 void hmm_alias_to_iosys_map(unsigned long hmm_pfn, struct iosys_map *map)
 {
-	phys_addr_t phys = hmm_pfn_to_phys(hmm_pfn);
-	struct p2pdma_provider *provider = pci_p2pdma_find_provider(phys);
+	unsigned long pfn = hmm_pfn & ~HMM_PFN_FLAGS;
+	/* The entry is valid, so the page is in use and keeps the pagemap */
+	struct dev_pagemap *pgmap = find_dev_pagemap(pfn);
 
-	if (!provider || iosys_map_is_null(&provider->map)) {
+	if (!pgmap || !pgmap->window.map) {
 		iosys_map_clear(map);
 		return;
 	}
 
-	*map = provider->map;
-	iosys_map_incr(map, phys - provider->range.start);
+	*map = *pgmap->window.map;
+	iosys_map_incr(map, PFN_PHYS(pfn) - pgmap->range.start);
 }
 EXPORT_SYMBOL_GPL(hmm_alias_to_iosys_map);
+
+static bool is_decoding_bars(struct pci_dev *pdev)
+{
+	u16 command;
+
+	/* A VF has no bit of its own that enables its BARs */
+	if (pdev->is_virtfn)
+		return pci_device_is_present(pdev);
+
+	return !pci_read_config_word(pdev, PCI_COMMAND, &command) &&
+	       !PCI_POSSIBLE_ERROR(command) && command & PCI_COMMAND_MEMORY;
+}
+
+/**
+ * hmm_alias_sync() - wait for accesses of the CPU to an alias
+ * @hmm_pfn: the entry, as for hmm_alias_to_iosys_map()
+ * @map: its mapping
+ *
+ * Most importers want hmm_pfn_unmap_local(), which takes system memory as well.
+ *
+ * Context: Any; the lock that makes the entry valid is held.
+ * Return: 0 if the accesses have reached the memory. -EIO if the device no
+ * longer answers, because it has been pulled, for example: nothing that was read
+ * counts, and writes may be lost.
+ */
+int hmm_alias_sync(unsigned long hmm_pfn, struct iosys_map *map)
+{
+	struct dev_pagemap *pgmap = find_dev_pagemap(hmm_pfn & ~HMM_PFN_FLAGS);
+
+	/* The mapping may be write-combined: end what the caller has begun */
+	mb();
+
+	/* Writes are posted: read. A device that is gone reads as ones */
+	if (iosys_map_rd(map, 0, u8) != 0xff || !pgmap->window.provider ||
+	    is_decoding_bars(to_pci_dev(pgmap->window.provider->owner)))
+		return 0;
+
+	return -EIO;
+}
+EXPORT_SYMBOL_GPL(hmm_alias_sync);
 
 /**
  * hmm_alias_dma_map() - map contiguous aliases for DMA, in one piece

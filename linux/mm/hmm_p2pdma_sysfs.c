@@ -183,7 +183,7 @@ static int windows_show(struct seq_file *m, void *v)
 
 		if (!window->provider || pfn != PHYS_PFN(pgmap->range.start))
 			continue;
-		/* The provider is there until the window is revoked */
+		/* The provider and the mapping are there until the revocation */
 		if (READ_ONCE(window->revoked)) {
 			seq_printf(m, "start=%pa size=%llu revoked=1\n",
 				   &window->phys,
@@ -193,7 +193,7 @@ static int windows_show(struct seq_file *m, void *v)
 		seq_printf(m, "exporter=%s start=%pa size=%llu cpu_map=%d pages=%d\n",
 			   dev_name(window->provider->owner), &window->phys,
 			   (u64)window->nr_pages << PAGE_SHIFT,
-			   !iosys_map_is_null(&window->provider->map),
+			   !!window->map,
 			   has_pages(window));
 	}
 

@@ -4,8 +4,8 @@
  *
  * An exporter, the driver behind a device-private pagemap, declares a window:
  * the piece of a PCI BAR through which its memory can be reached. An importer
- * names itself in &struct hmm_range.client and gets alias entries (physical
- * addresses inside a window) from hmm_range_fault() instead of a migration.
+ * names itself in &struct hmm_range.client and gets alias entries, which lead to
+ * the window, from hmm_range_fault() instead of a migration.
  *
  * See Documentation/mm/hmm_p2pdma.rst.
  */
@@ -25,9 +25,12 @@ struct dev_pagemap;
 #ifdef CONFIG_HMM_P2PDMA
 int hmm_window_set(struct dev_pagemap *pgmap, struct pci_dev *pdev, int bar,
 		   u64 offset, u64 size);
+int hmm_window_set_map(struct dev_pagemap *pgmap, const struct iosys_map *map,
+		       u64 size);
 void hmm_window_revoke(struct dev_pagemap *pgmap);
 void hmm_window_restore(struct dev_pagemap *pgmap);
 void hmm_alias_to_iosys_map(unsigned long hmm_pfn, struct iosys_map *map);
+int hmm_alias_sync(unsigned long hmm_pfn, struct iosys_map *map);
 dma_addr_t hmm_alias_dma_map(struct device *dev, unsigned long hmm_pfn,
 			     size_t size, enum dma_data_direction dir,
 			     enum pci_p2pdma_map_type *type);
@@ -38,6 +41,12 @@ void hmm_alias_dma_unmap(struct device *dev, dma_addr_t addr, size_t size,
 static inline int hmm_window_set(struct dev_pagemap *pgmap,
 				 struct pci_dev *pdev, int bar, u64 offset,
 				 u64 size)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int hmm_window_set_map(struct dev_pagemap *pgmap,
+				     const struct iosys_map *map, u64 size)
 {
 	return -EOPNOTSUPP;
 }
@@ -54,6 +63,11 @@ static inline void hmm_alias_to_iosys_map(unsigned long hmm_pfn,
 					  struct iosys_map *map)
 {
 	iosys_map_clear(map);
+}
+
+static inline int hmm_alias_sync(unsigned long hmm_pfn, struct iosys_map *map)
+{
+	return -EIO;
 }
 
 static inline dma_addr_t hmm_alias_dma_map(struct device *dev,
@@ -100,23 +114,23 @@ static inline int hmm_pfn_map_local(unsigned long hmm_pfn,
  * hmm_pfn_unmap_local() - undo hmm_pfn_map_local()
  * @hmm_pfn: the entry that was mapped
  * @map: the mapping
- * @written: the memory has been written to
  *
- * When this returns, the writes have reached the memory: all other users see
- * them. So an importer that serializes its accesses, as atomic operations do,
- * unmaps before it unlocks.
+ * Writes have reached the memory when this returns 0: all other users see them.
+ * So an importer that serializes its accesses, as atomic operations do, unmaps
+ * before it unlocks.
  *
  * Context: As hmm_pfn_map_local().
+ * Return: 0, or -EIO if the device that has the memory no longer answers: do not
+ * use what was read, and report writes as failed.
  */
-static inline void hmm_pfn_unmap_local(unsigned long hmm_pfn,
-				       struct iosys_map *map, bool written)
+static inline int __must_check hmm_pfn_unmap_local(unsigned long hmm_pfn,
+						   struct iosys_map *map)
 {
-	if (!hmm_pfn_is_alias(hmm_pfn)) {
-		kunmap_local(map->vaddr);
-	} else if (written) {
-		wmb();	/* the mapping of a window may be write-combined */
-		(void)iosys_map_rd(map, 0, u8);	/* writes are posted */
-	}
+	if (hmm_pfn_is_alias(hmm_pfn))
+		return hmm_alias_sync(hmm_pfn, map);
+
+	kunmap_local(map->vaddr);
+	return 0;
 }
 
 #endif /* _LINUX_HMM_P2PDMA_H */

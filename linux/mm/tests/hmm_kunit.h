@@ -38,6 +38,7 @@ struct hmm_kunit {
 	int invalidations;
 	unsigned long invalidated;	/* bitmap of pages */
 	enum mmu_notifier_event event;
+	void *event_owner;
 	/* Would a walk during an invalidation still get the page? */
 	bool (*reachable)(struct hmm_kunit *hk);
 	const void *data;
@@ -69,6 +70,7 @@ static inline bool hmm_kunit_invalidate(struct mmu_interval_notifier *notifier,
 	mmu_interval_set_seq(notifier, seq);
 	hk->invalidations++;
 	hk->event = range->event;
+	hk->event_owner = range->owner;
 	for (i = 0; i < HMM_KUNIT_PAGES; i++)
 		if (hk->addr + i * PAGE_SIZE >= range->start &&
 		    hk->addr + i * PAGE_SIZE < range->end)

@@ -35,6 +35,7 @@
 struct exporter {
 	struct pci_dev pdev;
 	struct p2pdma_provider provider;
+	struct iosys_map map;
 	struct dev_pagemap pgmap;
 };
 
@@ -47,7 +48,7 @@ static struct exporter *exporter(struct kunit *test)
 	ex->provider.range.start = BAR_START;
 	ex->provider.range.end = BAR_START + BAR_PAGES * PAGE_SIZE - 1;
 	ex->provider.bus_offset = SZ_1T;
-	iosys_map_set_vaddr(&ex->provider.map, ex);
+	iosys_map_set_vaddr(&ex->map, ex);
 	ex->pgmap.type = MEMORY_DEVICE_PRIVATE;
 	ex->pgmap.range.start = VRAM_START;
 	ex->pgmap.range.end = VRAM_START + VRAM_PAGES * PAGE_SIZE - 1;
@@ -61,6 +62,7 @@ static struct hmm_window window_of(struct exporter *ex)
 		.provider = &ex->provider,
 		.phys = PFN_PHYS(WINDOW_PFN),
 		.nr_pages = WINDOW_PAGES,
+		.map = &ex->map,
 	};
 }
 
@@ -87,20 +89,15 @@ static struct p2pdma_provider *provider_of(struct pci_dev *pdev, int bar)
 
 KUNIT_DEFINE_ACTION_WRAPPER(put_device_of_bar, pci_dev_put, struct pci_dev *);
 
-/* With @mapped, find a BAR with a kernel mapping that others may use. */
-static struct pci_dev *find_bar(struct kunit *test, int *bar, bool mapped)
+static struct pci_dev *find_bar(struct kunit *test, int *bar)
 {
-	struct p2pdma_provider *provider;
 	struct pci_dev *pdev = NULL;
 
 	for_each_pci_dev(pdev)
-		for (*bar = 0; *bar < PCI_STD_NUM_BARS; ++*bar) {
-			provider = provider_of(pdev, *bar);
-			if (provider &&
-			    !(mapped && iosys_map_is_null(&provider->map)))
+		for (*bar = 0; *bar < PCI_STD_NUM_BARS; ++*bar)
+			if (provider_of(pdev, *bar))
 				goto found;
-		}
-	kunit_skip(test, "no PCI device offers a BAR of this kind");
+	kunit_skip(test, "no PCI device offers a BAR");
 found:
 	KUNIT_ASSERT_EQ(test, 0,
 			kunit_add_action_or_reset(test, put_device_of_bar, pdev));
@@ -112,7 +109,7 @@ static void test_window_set_checks_bar_range(struct kunit *test)
 	struct exporter *ex = exporter(test);
 	struct hmm_window *window = &ex->pgmap.window;
 	int i, bar;
-	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct pci_dev *pdev = find_bar(test, &bar);
 	const u64 page = PAGE_SIZE, len = pci_resource_len(pdev, bar);
 	const struct {
 		u64 offset;
@@ -168,7 +165,7 @@ static void test_window_set_checks_pagemap(struct kunit *test)
 	struct exporter *ex = exporter(test);
 	struct dev_pagemap *pgmap = &ex->pgmap;
 	int bar;
-	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct pci_dev *pdev = find_bar(test, &bar);
 
 	pgmap->range.end = VRAM_START + 2 * PAGE_SIZE - 1;
 	KUNIT_EXPECT_EQ(test, 0,
@@ -200,7 +197,7 @@ static void test_window_set_requires_provider(struct kunit *test)
 	struct exporter *ex = exporter(test);
 	struct pci_dev *copy = kunit_kzalloc(test, sizeof(*copy), GFP_KERNEL);
 	int bar;
-	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct pci_dev *pdev = find_bar(test, &bar);
 	struct resource *res;
 
 	/* Break only the copy of the pci_dev, not the real BAR */
@@ -229,6 +226,45 @@ static void test_window_set_requires_provider(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
 			hmm_window_set(&ex->pgmap, copy, bar, 0, PAGE_SIZE));
 	KUNIT_EXPECT_NULL(test, ex->pgmap.window.provider);
+}
+
+static void test_window_set_map_checks_size(struct kunit *test)
+{
+	struct exporter *ex = exporter(test);
+	struct dev_pagemap *pgmap = &ex->pgmap;
+	struct hmm_window *window = &pgmap->window;
+	const struct iosys_map *map = &ex->map, none = {};
+	const u64 len = VRAM_PAGES * PAGE_SIZE;
+
+	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_window_set_map(pgmap, &none, len));
+	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_window_set_map(pgmap, map, 0));
+	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_window_set_map(pgmap, map, len - 1));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			hmm_window_set_map(pgmap, map, len + PAGE_SIZE));
+	pgmap->nr_range = 2;
+	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_window_set_map(pgmap, map, len));
+	pgmap->nr_range = 1;
+	pgmap->type = MEMORY_DEVICE_COHERENT;
+	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_window_set_map(pgmap, map, len));
+	pgmap->type = MEMORY_DEVICE_PRIVATE;
+	KUNIT_EXPECT_EQ(test, 0, window->nr_pages);
+	KUNIT_EXPECT_NULL(test, window->map);
+
+	KUNIT_EXPECT_EQ(test, 0, hmm_window_set_map(pgmap, map, len));
+	KUNIT_EXPECT_EQ(test, VRAM_PAGES, window->nr_pages);
+	KUNIT_EXPECT_PTR_EQ(test, map, window->map);
+
+	/* A mapping does not make the window in a BAR longer or shorter */
+	*window = window_of(ex);
+	window->map = NULL;
+	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_window_set_map(pgmap, map, len));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			hmm_window_set_map(pgmap, map,
+					   (WINDOW_PAGES - 1) * PAGE_SIZE));
+	KUNIT_EXPECT_NULL(test, window->map);
+	KUNIT_EXPECT_EQ(test, 0,
+			hmm_window_set_map(pgmap, map, WINDOW_PAGES * PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, WINDOW_PAGES, window->nr_pages);
 }
 
 /* Call hmm_find_alias() as a walk does. */
@@ -275,11 +311,57 @@ static void test_find_alias_maps_each_pfn(struct kunit *test)
 			KUNIT_EXPECT_EQ(test, HMM_ROUTE_CPU, reach.route);
 			KUNIT_EXPECT_EQ(test, VRAM_PFN, reach.first);
 			KUNIT_EXPECT_EQ(test, sizes[j], reach.nr);
-			KUNIT_EXPECT_EQ(test, WINDOW_PFN + i,
-					VRAM_PFN + i + reach.delta);
+			/* The alias for the CPU is the PFN of the page */
+			KUNIT_EXPECT_EQ(test, 0, reach.delta);
 			KUNIT_EXPECT_EQ(test, HMM_PFN_ALIAS, reach.flags);
 		}
 	}
+}
+
+/* A device that reaches all of a BAR; on some machines there is none. */
+static struct pci_dev *find_peer(struct kunit *test, struct pci_dev *pdev,
+				 int bar)
+{
+	struct pci_dev *peer = NULL;
+
+	for_each_pci_dev(peer)
+		if (peer->dev.driver && !pci_is_bridge(peer) &&
+		    pci_p2pdma_range_map_type(provider_of(pdev, bar), &peer->dev,
+					      pci_resource_start(pdev, bar),
+					      pci_resource_len(pdev, bar)) !=
+		    PCI_P2PDMA_MAP_NOT_SUPPORTED)
+			break;
+	if (!peer)
+		kunit_skip(test, "no PCI device reaches the BAR");
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, put_device_of_bar, peer));
+	return peer;
+}
+
+static void test_alias_for_dma_is_in_window(struct kunit *test)
+{
+	struct exporter *ex = exporter(test);
+	int bar;
+	struct pci_dev *pdev = find_bar(test, &bar);
+	struct hmm_client client = { .dma_dev = &find_peer(test, pdev, bar)->dev };
+	unsigned long pfn = PHYS_PFN(pci_resource_start(pdev, bar));
+	unsigned long pages = pci_resource_len(pdev, bar) / PAGE_SIZE, i;
+	struct hmm_reach reach;
+
+	/* The memory is longer than the BAR, and the window begins at page 1 */
+	ex->pgmap.range.end = VRAM_START + 2 * pci_resource_len(pdev, bar) - 1;
+	KUNIT_ASSERT_EQ(test, 0,
+			hmm_window_set(&ex->pgmap, pdev, bar, PAGE_SIZE,
+				       (pages - 1) * PAGE_SIZE));
+
+	for (i = 0; i < pages - 1; i += pages / 4) {
+		reach = find_alias(ex, &client, VRAM_PFN + i);
+		KUNIT_EXPECT_FALSE(test, hmm_route_is_fallback(reach.route));
+		KUNIT_EXPECT_EQ(test, pfn + 1 + i, VRAM_PFN + i + reach.delta);
+		KUNIT_EXPECT_EQ(test, HMM_PFN_ALIAS, reach.flags);
+	}
+	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_OUTSIDE_WINDOW,
+			find_alias(ex, &client, VRAM_PFN + pages - 1).route);
 }
 
 static void test_reaches_needs_whole_run_in_window(struct kunit *test)
@@ -328,10 +410,16 @@ static void test_find_alias_returns_fallback_reasons(struct kunit *test)
 			find_alias(ex, &cpu, VRAM_PFN + WINDOW_PAGES).route);
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_UNREACHABLE,
 			find_alias(ex, &dma, VRAM_PFN).route);
-	iosys_map_clear(&ex->provider.map);
+	ex->pgmap.window.map = NULL;
 	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_UNREACHABLE,
 			find_alias(ex, &cpu, VRAM_PFN).route);
-	iosys_map_set_vaddr(&ex->provider.map, ex);
+	ex->pgmap.window.map = &ex->map;
+
+	/* This window is in no BAR */
+	ex->pgmap.window.provider = NULL;
+	KUNIT_EXPECT_EQ(test, HMM_ROUTE_CPU, find_alias(ex, &cpu, VRAM_PFN).route);
+	KUNIT_EXPECT_EQ(test, HMM_FALLBACK_UNREACHABLE,
+			find_alias(ex, &dma, VRAM_PFN).route);
 
 	/* A revoked window has no provider that could be asked */
 	ex->pgmap.window.revoked = true;
@@ -359,7 +447,7 @@ static void expect_aliases(struct kunit *test, struct hmm_kunit *hk,
 	KUNIT_EXPECT_EQ(test, 0, hmm_kunit_walk(hk, range, HMM_KUNIT_PAGES));
 	for (i = 0; i < HMM_KUNIT_PAGES; i++)
 		KUNIT_EXPECT_EQ(test,
-				i < shown ? (WINDOW_PFN + HMM_KUNIT_PAGE(i)) |
+				i < shown ? hmm_kunit_pfn(hk, i) |
 					    HMM_PFN_ALIAS | HMM_PFN_VALID |
 					    HMM_PFN_WRITE : 0,
 				hk->pfns[i]);
@@ -394,6 +482,7 @@ static void test_window_is_revoked_and_restored(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, SHOWN, hk->invalidations);
 	KUNIT_EXPECT_EQ(test, BIT(SHOWN) - 1, hk->invalidated);
 	KUNIT_EXPECT_EQ(test, (int)MMU_NOTIFY_REVOKE, (int)hk->event);
+	KUNIT_EXPECT_PTR_EQ(test, &hk->pgmap, hk->event_owner);
 	KUNIT_EXPECT_FALSE(test, hk->was_reachable);
 	KUNIT_EXPECT_TRUE(test, mmu_interval_read_retry(&hk->notifier,
 							range.notifier_seq));
@@ -426,7 +515,7 @@ static void test_device_is_not_its_own_peer(struct kunit *test)
 {
 	struct exporter *ex = exporter(test);
 	int bar;
-	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct pci_dev *pdev = find_bar(test, &bar);
 	struct hmm_client client = { .dma_dev = &pdev->dev };
 
 	KUNIT_EXPECT_EQ(test, PCI_P2PDMA_MAP_NOT_SUPPORTED,
@@ -443,7 +532,7 @@ static void test_device_is_not_its_own_peer(struct kunit *test)
 static void test_provider_is_found_by_address(struct kunit *test)
 {
 	int bar;
-	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct pci_dev *pdev = find_bar(test, &bar);
 	struct p2pdma_provider *provider = provider_of(pdev, bar);
 	phys_addr_t start = pci_resource_start(pdev, bar);
 	phys_addr_t end = pci_resource_end(pdev, bar);
@@ -455,46 +544,42 @@ static void test_provider_is_found_by_address(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, pci_p2pdma_find_provider(BAR_START));
 }
 
-/* Expect the page at @phys to be in the BAR of @provider; NULL: in no BAR. */
-static void expect_map(struct kunit *test, struct p2pdma_provider *provider,
-		       phys_addr_t bar, phys_addr_t phys)
-{
-	unsigned long pfn = PHYS_PFN(phys) | HMM_PFN_VALID | HMM_PFN_ALIAS;
-	struct iosys_map expected = {}, map;
-	int err = -EFAULT;
-
-	if (provider && !iosys_map_is_null(&provider->map)) {
-		expected = provider->map;
-		iosys_map_incr(&expected, phys - bar);
-		err = 0;
-	}
-
-	iosys_map_set_vaddr(&map, test);
-	KUNIT_EXPECT_EQ(test, err, hmm_pfn_map_local(pfn, &map));
-	KUNIT_EXPECT_TRUE_MSG(test, iosys_map_is_equal(&expected, &map),
-			      "%pa in the BAR at %pa", &phys, &bar);
-	if (!err)
-		hmm_pfn_unmap_local(pfn, &map, false);
-}
-
 static void test_alias_is_mapped_for_the_cpu(struct kunit *test)
 {
-	int bar;
-	struct pci_dev *pdev = find_bar(test, &bar, true);
-	struct p2pdma_provider *provider = provider_of(pdev, bar), *next_to_it;
-	phys_addr_t start = pci_resource_start(pdev, bar);
-	phys_addr_t after = pci_resource_end(pdev, bar) + 1;
-	phys_addr_t before = start - PAGE_SIZE;
+	struct hmm_kunit *hk = hmm_kunit_alloc(test);
+	unsigned long len = 4, i, pfn;
+	void *mem = kunit_kzalloc(test, len * PAGE_SIZE, GFP_KERNEL);
+	struct iosys_map window = IOSYS_MAP_INIT_VADDR(mem), page, map;
 
-	expect_map(test, provider, start, start);
-	expect_map(test, provider, start, after - PAGE_SIZE);
-	expect_map(test, NULL, 0, BAR_START);
+	KUNIT_ASSERT_NOT_NULL(test, mem);
+	KUNIT_ASSERT_EQ(test, 0,
+			hmm_window_set_map(&hk->pgmap, &window, len * PAGE_SIZE));
+	hmm_kunit_start(test, hk);
 
-	/* Other BARs may be next to this one */
-	next_to_it = pci_p2pdma_find_provider(before);
-	expect_map(test, next_to_it,
-		   next_to_it ? next_to_it->range.start : 0, before);
-	expect_map(test, pci_p2pdma_find_provider(after), after, after);
+	for (i = 0; i < len; i++) {
+		pfn = (PHYS_PFN(hk->pgmap.range.start) + i) | HMM_PFN_ALIAS |
+		      HMM_PFN_VALID;
+		page = window;
+		iosys_map_incr(&page, i * PAGE_SIZE);
+		iosys_map_clear(&map);
+		KUNIT_EXPECT_EQ(test, 0, hmm_pfn_map_local(pfn, &map));
+		KUNIT_EXPECT_TRUE_MSG(test, iosys_map_is_equal(&page, &map),
+				      "page %lu", i);
+		KUNIT_EXPECT_EQ(test, 0, hmm_pfn_unmap_local(pfn, &map));
+	}
+
+	hk->pgmap.window.map = NULL;
+	KUNIT_EXPECT_EQ(test, -EFAULT, hmm_pfn_map_local(pfn, &map));
+	KUNIT_EXPECT_TRUE(test, iosys_map_is_null(&map));
+
+	/* This alias is for a device */
+	map = window;
+	KUNIT_EXPECT_EQ(test, -EFAULT,
+			hmm_pfn_map_local(WINDOW_PFN | HMM_PFN_ALIAS |
+					  HMM_PFN_VALID, &map));
+	KUNIT_EXPECT_TRUE(test, iosys_map_is_null(&map));
+
+	hmm_kunit_exit();
 }
 
 /* An alias for which there is no route gets no address. */
@@ -502,7 +587,7 @@ static void test_alias_is_not_mapped_for_dma(struct kunit *test)
 {
 	struct device *dev = client_device(test);
 	int i, bar;
-	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct pci_dev *pdev = find_bar(test, &bar);
 	unsigned long pfn = PHYS_PFN(pci_resource_start(pdev, bar));
 	unsigned long pfns[] = {
 		/* The client is no PCI device */
@@ -523,30 +608,10 @@ static void test_alias_is_not_mapped_for_dma(struct kunit *test)
 	}
 }
 
-/* A device that reaches all of a BAR; on some machines there is none. */
-static struct pci_dev *find_peer(struct kunit *test, struct pci_dev *pdev,
-				 int bar)
-{
-	struct pci_dev *peer = NULL;
-
-	for_each_pci_dev(peer)
-		if (peer->dev.driver && !pci_is_bridge(peer) &&
-		    pci_p2pdma_range_map_type(provider_of(pdev, bar), &peer->dev,
-					      pci_resource_start(pdev, bar),
-					      pci_resource_len(pdev, bar)) !=
-		    PCI_P2PDMA_MAP_NOT_SUPPORTED)
-			break;
-	if (!peer)
-		kunit_skip(test, "no PCI device reaches the BAR");
-	KUNIT_ASSERT_EQ(test, 0,
-			kunit_add_action_or_reset(test, put_device_of_bar, peer));
-	return peer;
-}
-
 static void test_alias_is_mapped_for_dma(struct kunit *test)
 {
 	int bar;
-	struct pci_dev *pdev = find_bar(test, &bar, false);
+	struct pci_dev *pdev = find_bar(test, &bar);
 	struct device *dev = &find_peer(test, pdev, bar)->dev;
 	unsigned long pfn = PHYS_PFN(pci_resource_start(pdev, bar)) | HMM_PFN_VALID;
 	enum pci_p2pdma_map_type type;
@@ -686,7 +751,9 @@ static struct kunit_case hmm_p2pdma_cases[] = {
 	KUNIT_CASE(test_window_set_checks_bar_range),
 	KUNIT_CASE(test_window_set_checks_pagemap),
 	KUNIT_CASE(test_window_set_requires_provider),
+	KUNIT_CASE(test_window_set_map_checks_size),
 	KUNIT_CASE(test_find_alias_maps_each_pfn),
+	KUNIT_CASE(test_alias_for_dma_is_in_window),
 	KUNIT_CASE(test_reaches_needs_whole_run_in_window),
 	KUNIT_CASE(test_find_alias_returns_fallback_reasons),
 	KUNIT_CASE(test_window_is_revoked_and_restored),

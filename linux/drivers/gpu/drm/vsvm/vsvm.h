@@ -5,6 +5,7 @@
 #include <linux/completion.h>
 #include <linux/gpu_buddy.h>
 #include <linux/hmm_peers.h>
+#include <linux/iosys-map.h>
 #include <linux/list.h>
 #include <linux/llist.h>
 #include <linux/memremap.h>
@@ -50,6 +51,7 @@ extern struct vsvm_gate vsvm_engines;
  * @drm: base
  * @pdev: the PCI function
  * @vram: kernel mapping of BAR 2, through which the engines access VRAM
+ * @vram_map: the same, for importers that copy with the CPU
  * @vram_size: length of BAR 2 in bytes
  * @copies: gate of the copies from and to @vram
  * @window_size: size of the part of VRAM that peers may reach, in bytes
@@ -87,6 +89,7 @@ struct vsvm_device {
 	struct pci_dev *pdev;
 
 	void *vram;
+	struct iosys_map vram_map;
 	u64 vram_size;
 	struct vsvm_gate copies;
 	u64 window_size;

@@ -127,7 +127,7 @@ static void vsvm_invalidate(struct drm_gpusvm *svm,
 
 	/* A GPU keeps the mappings of its own VRAM */
 	if (mmu_range->event == MMU_NOTIFY_REVOKE &&
-	    mmu_range->owner == to_vfile(svm)->vdev)
+	    mmu_range->owner == &to_vfile(svm)->vdev->pgmap)
 		return;
 
 	start = max(drm_gpusvm_notifier_start(notifier), mmu_range->start);

@@ -767,11 +767,12 @@ static int vsvm_add_window(struct vsvm_device *vdev)
 		return 0;
 	}
 
-	if (cpu_map)
-		iosys_map_set_vaddr(&pcim_p2pdma_provider(vdev->pdev, VSVM_BAR)->map,
-				    vdev->vram);
 	vdev->window_size = size;
-	return 0;
+	if (!cpu_map)
+		return 0;
+
+	iosys_map_set_vaddr(&vdev->vram_map, vdev->vram);
+	return hmm_window_set_map(&vdev->pgmap, &vdev->vram_map, size);
 }
 
 static void vsvm_release_region(struct drm_device *drm, void *data)
