@@ -363,6 +363,30 @@ TEST_F(blk, disk_without_pci_p2pdma_makes_vram_migrate)
 	EXPECT_EQ(0, in_vram(self, 0, PAGE));
 }
 
+/* Unless the user says that writes arrive in time, disks only read from VRAM. */
+TEST_F(blk, disk_whose_writes_may_be_late_does_not_write_to_vram)
+{
+	struct tally before, after;
+
+	close(self->blk);
+	ASSERT_EQ(0, system("modprobe -r hmm_blk && modprobe hmm_blk"));
+	self->blk = blk_open();
+	ASSERT_LE(0, self->blk);
+
+	WRITE(0, PAGE, PAGE);
+	before = tally_read(self->gpu);
+	EXPECT_EQ(PAGE, transfer(self, 0, HUGE_PAGE, PAGE, 0));
+	after = tally_read(self->gpu);
+	EXPECT_EQ(0, memcmp(before.count, after.count, sizeof(after.count)));
+	EXPECT_LT(before.evicted, after.evicted);
+	EXPECT_EQ(0, in_vram(self, HUGE_PAGE, PAGE));
+
+	close(self->blk);
+	ASSERT_EQ(0, system("modprobe -r hmm_blk && modprobe hmm_blk writes_arrive=1"));
+	self->blk = blk_open();
+	ASSERT_LE(0, self->blk);
+}
+
 TEST_F(blk, disk_io_is_coherent_with_page_cache)
 {
 	int cached = open(DISK, O_RDWR | O_CLOEXEC);

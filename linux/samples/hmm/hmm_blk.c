@@ -47,6 +47,14 @@
 /* How often memory may change during a walk before O_DIRECT transfers it */
 #define MAX_TRIES	64
 
+/*
+ * A disk reports completion, but not that its writes have arrived at a peer, and
+ * it cannot be made to read one back. See Documentation/mm/hmm_p2pdma.rst.
+ */
+static bool writes_arrive;
+module_param(writes_arrive, bool, 0444);
+MODULE_PARM_DESC(writes_arrive, "on this platform, all that a disk has written to a peer has arrived when its request completes (default: no)");
+
 /**
  * struct blk_job - one request of user space
  * @notifier: is called when the memory changes
@@ -110,11 +118,6 @@ static bool job_invalidate(struct mmu_interval_notifier *notifier,
 	if (!mmu_notifier_range_blockable(range))
 		return false;
 
-	/*
-	 * A disk reports completion, but not that its writes have arrived at a
-	 * peer, and it cannot be made to read one back. This driver is for
-	 * platforms that do not need that, see Documentation/mm/hmm_p2pdma.rst.
-	 */
 	wait_event(job->idle, !job_is_busy(job, range->start, range->end));
 	return true;
 }
@@ -349,7 +352,8 @@ static int blk_io_bdev(struct file *file, struct hmm_blk_io *args)
 		return err;
 
 	dma_dev = disk_get_dma_dev(bdev->bd_disk);
-	if (blk_queue_pci_p2pdma(bdev_get_queue(bdev)))
+	if (blk_queue_pci_p2pdma(bdev_get_queue(bdev)) &&
+	    (write || writes_arrive))
 		job.client.dma_dev = dma_dev;
 
 	err = -ENOMEM;
