@@ -202,6 +202,26 @@ TEST_F(dma, dma_keeps_data_while_pages_migrate)
 	EXPECT_LT(1, worker.rounds);
 }
 
+static int reset_edu(struct worker *worker)
+{
+	char pci[PCI_ADDR_LEN];
+
+	(void)worker;
+	return pci_find(0x1234, 0x11e8, pci) ?: pci_reset(pci);
+}
+
+TEST_F(dma, reset_of_importer_waits_for_transfer)
+{
+	struct worker worker = {};
+
+	ASSERT_EQ(0, buffer_to_vram(&self->a, self->gpu[0], 0, SIZE));
+	ASSERT_EQ(0, worker_start(&worker, reset_edu));
+	EXPECT_EQ(0, edu_copy(self->edu, self->b.mem + 3, self->a.mem + 1, 3 * PAGE));
+	memcpy(self->b.shadow + 3, self->a.shadow + 1, 3 * PAGE);
+	EXPECT_EQ(0, worker_stop(&worker));
+	EXPECT_LT(1, worker.rounds);
+}
+
 /* A bounce buffer is a copy, and stale as soon as the CPU writes to the memory. */
 TEST_F(dma, gpu_rejects_ram_that_it_could_only_bounce)
 {

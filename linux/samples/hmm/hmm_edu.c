@@ -727,6 +727,29 @@ static void edu_remove(struct pci_dev *pdev)
 	pci_clear_master(pdev);
 }
 
+/*
+ * No transfer is in progress until edu_reset_done(), so that no invalidation
+ * waits for the device: the memory may belong to a device that is reset as well.
+ */
+static void edu_reset_prepare(struct pci_dev *pdev)
+{
+	struct edu *edu = pci_get_drvdata(pdev);
+
+	mutex_lock(&edu->engine);
+}
+
+static void edu_reset_done(struct pci_dev *pdev)
+{
+	struct edu *edu = pci_get_drvdata(pdev);
+
+	mutex_unlock(&edu->engine);
+}
+
+static const struct pci_error_handlers edu_error_handlers = {
+	.reset_prepare	= edu_reset_prepare,
+	.reset_done	= edu_reset_done,
+};
+
 static const struct pci_device_id edu_ids[] = {
 	{ PCI_DEVICE(0x1234, 0x11e8) },
 	{ }
@@ -738,6 +761,7 @@ static struct pci_driver edu_driver = {
 	.id_table	= edu_ids,
 	.probe		= edu_probe,
 	.remove		= edu_remove,
+	.err_handler	= &edu_error_handlers,
 };
 module_pci_driver(edu_driver);
 
