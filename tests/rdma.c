@@ -76,6 +76,19 @@ FIXTURE_TEARDOWN(vram)
 				       self->rig.buf.mem, SIZE));	\
 } while (0)
 
+/* A device that is gone reads as ones, too. */
+TEST_F(vram, rdma_transfers_pages_full_of_ones)
+{
+	struct rig *rig = &self->rig;
+
+	memset(rig->buf.mem, 0xff, 3 * PAGE);
+	memset(rig->buf.shadow, 0xff, 3 * PAGE);
+	ASSERT_EQ(0, buffer_to_vram(&rig->buf, rig->gpu, 0, MIB(2)));
+	EXPECT_EQ(0, rig_read(rig, 0, 3 * PAGE));
+	EXPECT_EQ(0, memcmp(rig->ram.mem, rig->buf.shadow, 3 * PAGE));
+	EXPECT_EQ(0, rig_write(rig, PAGE, 2 * PAGE));
+}
+
 TEST_F(vram, rdma_read_returns_vram_data_in_place)
 {
 	EXPECT_EQ(-1, rig_differs(&self->rig));

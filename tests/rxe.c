@@ -724,6 +724,22 @@ TEST_F(sides, connected_qp_ignores_packets_of_other_local_qps)
 	EXPECT_EQ(0, ibv_dereg_mr(mr));
 }
 
+/* A socket that sends to itself. */
+static int udp_socket(void)
+{
+	struct sockaddr_in self = { .sin_family = AF_INET };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0), room = MIB(16);
+	socklen_t len = sizeof(self);
+
+	self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) ||
+	    bind(fd, (struct sockaddr *)&self, len) ||
+	    getsockname(fd, (struct sockaddr *)&self, &len) ||
+	    connect(fd, (struct sockaddr *)&self, len))
+		return -1;
+	return fd;
+}
+
 /* Sockets of any user may fill the memory that all share. */
 TEST_F(sides, connected_qp_works_when_memory_for_udp_is_used_up)
 {
@@ -732,11 +748,20 @@ TEST_F(sides, connected_qp_works_when_memory_for_udp_is_used_up)
 				       IBV_ACCESS_LOCAL_WRITE);
 	char limits[64] = "";
 	int fd = open("/proc/sys/net/ipv4/udp_mem", O_RDWR | O_CLOEXEC);
+	int full = udp_socket(), other = udp_socket(), i;
+	static char datagram[KIB(32)];
 
 	ASSERT_NE(NULL, mr);
 	ASSERT_LE(0, fd);
+	ASSERT_LE(0, full);
+	ASSERT_LE(0, other);
+	/* The kernel does not count the first MiB of each processor */
+	for (i = 0; i < 200; i++)
+		ASSERT_EQ(sizeof(datagram), send(full, datagram, sizeof(datagram), 0));
 	ASSERT_LT(0, pread(fd, limits, sizeof(limits) - 1, 0));
 	ASSERT_EQ(5, pwrite(fd, "0 0 0", 5, 0));
+	ASSERT_EQ(1, send(other, "x", 1, 0));
+	EXPECT_EQ(-1, recv(other, datagram, 1, MSG_DONTWAIT));
 	EXPECT_EQ(0, rdma_read(self->near, copy, mr->lkey, (uintptr_t)self->buf.mem,
 			       self->mr->rkey, sizeof(copy)));
 	EXPECT_EQ(0, memcmp(copy, self->buf.mem, sizeof(copy)));
@@ -746,6 +771,8 @@ TEST_F(sides, connected_qp_works_when_memory_for_udp_is_used_up)
 	EXPECT_EQ(0, memcmp(copy, self->buf.mem, sizeof(copy)));
 	EXPECT_LT(0, pwrite(fd, limits, strlen(limits), 0));
 	close(fd);
+	close(full);
+	close(other);
 	EXPECT_EQ(0, ibv_dereg_mr(mr));
 }
 

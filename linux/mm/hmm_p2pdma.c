@@ -121,6 +121,8 @@ int hmm_window_set_map(struct dev_pagemap *pgmap, const struct iosys_map *map,
 	    (window->provider && size >> PAGE_SHIFT != window->nr_pages))
 		return -EINVAL;
 
+	if (!window->provider)
+		*window = (struct hmm_window) {};
 	window->map = map;
 	window->nr_pages = size >> PAGE_SHIFT;
 	return 0;

@@ -71,7 +71,7 @@ int hmm_alias_sync(unsigned long hmm_pfn, struct iosys_map *map)
 	mb();
 
 	/* Writes are posted: read. A device that is gone reads as ones */
-	if (iosys_map_rd(map, 0, u8) != 0xff || !pgmap->window.provider ||
+	if (iosys_map_rd(map, 0, u64) != U64_MAX || !pgmap->window.provider ||
 	    is_decoding_bars(to_pci_dev(pgmap->window.provider->owner)))
 		return 0;
 

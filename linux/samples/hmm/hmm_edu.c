@@ -79,6 +79,8 @@ MODULE_PARM_DESC(dma_bits, "width of the addresses that the device can use, as i
  * @mirrors: all attached mirrors
  * @engine: serializes transfers. Not held across page faults
  * @gone: the device has been removed, or hangs: written under @lock or @engine
+ * @in_reset: no transfer may begin: written under @engine
+ * @reset_over: woken when @in_reset has been cleared
  * @done: a transfer has ended
  */
 struct edu {
@@ -90,6 +92,8 @@ struct edu {
 	struct list_head mirrors;
 	struct mutex engine; /* see above */
 	bool gone;
+	bool in_reset;
+	wait_queue_head_t reset_over;
 	struct completion done;
 };
 
@@ -225,11 +229,19 @@ static int mirror_attach(struct edu_mirror *mirror)
 	return err;
 }
 
+/* Drop all pages, at a time when no transfer is in progress. */
+static void mirror_drop_all(struct edu_mirror *mirror)
+{
+	size_t idx;
+
+	for (idx = 0; idx < mirror->nr_pages; idx++)
+		mirror_drop(mirror, idx);
+}
+
 /* Undo DMA mappings: the driver core must find none when the device is gone. */
 static void mirror_detach(struct edu_mirror *mirror)
 {
 	struct device *dev = mirror_dev(mirror);
-	size_t idx;
 
 	lockdep_assert_held(&mirror->edu->lock);
 	if (list_empty(&mirror->node))
@@ -237,8 +249,7 @@ static void mirror_detach(struct edu_mirror *mirror)
 	list_del_init(&mirror->node);
 
 	mutex_lock(&mirror->lock);
-	for (idx = 0; idx < mirror->nr_pages; idx++)
-		mirror_drop(mirror, idx);
+	mirror_drop_all(mirror);
 	if (mirror->brief)
 		kvfree(mirror->map.pfn_list);
 	else
@@ -533,10 +544,19 @@ static int edu_copy_piece(struct edu *edu, struct edu_mirror *dst,
 		if (err)
 			return err;
 
-		err = READ_ONCE(edu->gone) ? -ENODEV :
-		      edu_run(edu, dst, src, to, from, len);
+		if (READ_ONCE(edu->gone))
+			err = -ENODEV;
+		else if (edu->in_reset)
+			err = -EAGAIN;
+		else
+			err = edu_run(edu, dst, src, to, from, len);
 		mutex_unlock(&edu->engine);
 		if (err != -EAGAIN)
+			return err;
+
+		err = wait_event_killable(edu->reset_over,
+					  !READ_ONCE(edu->in_reset));
+		if (err)
 			return err;
 	}
 
@@ -663,6 +683,7 @@ static int edu_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	mutex_init(&edu->lock);
 	INIT_LIST_HEAD(&edu->mirrors);
 	mutex_init(&edu->engine);
+	init_waitqueue_head(&edu->reset_over);
 	init_completion(&edu->done);
 	edu->pdev = pci_dev_get(pdev);
 	err = devm_add_action_or_reset(dev, edu_put, edu);
@@ -727,6 +748,12 @@ static void edu_remove(struct pci_dev *pdev)
 	pci_clear_master(pdev);
 }
 
+static void edu_set_in_reset(struct edu *edu, bool in_reset)
+{
+	guard(mutex)(&edu->engine);
+	WRITE_ONCE(edu->in_reset, in_reset);
+}
+
 /*
  * No transfer is in progress until edu_reset_done(), so that no invalidation
  * waits for the device: the memory may belong to a device that is reset as well.
@@ -734,15 +761,23 @@ static void edu_remove(struct pci_dev *pdev)
 static void edu_reset_prepare(struct pci_dev *pdev)
 {
 	struct edu *edu = pci_get_drvdata(pdev);
+	struct edu_mirror *mirror;
 
-	mutex_lock(&edu->engine);
+	edu_set_in_reset(edu, true);
+
+	guard(mutex)(&edu->lock);
+	list_for_each_entry(mirror, &edu->mirrors, node) {
+		guard(mutex)(&mirror->lock);
+		mirror_drop_all(mirror);
+	}
 }
 
 static void edu_reset_done(struct pci_dev *pdev)
 {
 	struct edu *edu = pci_get_drvdata(pdev);
 
-	mutex_unlock(&edu->engine);
+	edu_set_in_reset(edu, false);
+	wake_up_all(&edu->reset_over);
 }
 
 static const struct pci_error_handlers edu_error_handlers = {
