@@ -684,6 +684,7 @@ static int try_three_times(struct rdma *r)
 
 	err = qp_drain(r->qp);
 	err = err ?: modify(r, attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT);
+	err = err ?: qp_drain(r->qp);
 	attr.qp_state = IBV_QPS_RTS;
 	return err ?: modify(r, attr, IBV_QP_STATE);
 }
@@ -769,6 +770,7 @@ TEST_F(sides, connected_qp_works_when_memory_for_udp_is_used_up)
 	EXPECT_EQ(0, rdma_write(self->near, copy, mr->lkey, (uintptr_t)self->buf.mem,
 				self->mr->rkey, sizeof(copy)));
 	EXPECT_EQ(0, memcmp(copy, self->buf.mem, sizeof(copy)));
+	memcpy(self->buf.shadow, copy, sizeof(copy));
 	EXPECT_LT(0, pwrite(fd, limits, strlen(limits), 0));
 	close(fd);
 	close(full);
