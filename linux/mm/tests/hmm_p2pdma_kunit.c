@@ -554,6 +554,7 @@ static void test_alias_is_mapped_for_the_cpu(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, mem);
 	KUNIT_ASSERT_EQ(test, 0,
 			hmm_window_set_map(&hk->pgmap, &window, len * PAGE_SIZE));
+	hk->reachable = is_not_revoked;
 	hmm_kunit_start(test, hk);
 
 	for (i = 0; i < len; i++) {
