@@ -66,12 +66,17 @@ static bool is_decoding_bars(struct pci_dev *pdev)
 int hmm_alias_sync(unsigned long hmm_pfn, struct iosys_map *map)
 {
 	struct dev_pagemap *pgmap = find_dev_pagemap(hmm_pfn & ~HMM_PFN_FLAGS);
+	u64 word;
 
 	/* The mapping may be write-combined: end what the caller has begun */
 	mb();
 
-	/* Writes are posted: read. A device that is gone reads as ones */
-	if (iosys_map_rd(map, 0, u64) != U64_MAX || !pgmap->window.provider ||
+	/*
+	 * Writes are posted: read. A device that is gone reads as ones, or in a
+	 * guest of QEMU as zeroes.
+	 */
+	word = iosys_map_rd(map, 0, u64);
+	if ((word && word != U64_MAX) || !pgmap->window.provider ||
 	    is_decoding_bars(to_pci_dev(pgmap->window.provider->owner)))
 		return 0;
 
