@@ -10,7 +10,7 @@
 #include "lib/harness.h"
 
 /* How many cases each module has */
-#define P2PDMA_CASES	15
+#define P2PDMA_CASES	17
 #define PEERS_CASES	4
 
 static void run(struct __test_metadata *_metadata, const char *module, int want)
