@@ -684,7 +684,7 @@ static int try_three_times(struct rdma *r)
 
 	err = qp_drain(r->qp);
 	err = err ?: modify(r, attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT);
-	err = err ?: qp_drain(r->qp);
+	err = err ?: qp_wait_for_drain(r->qp);
 	attr.qp_state = IBV_QPS_RTS;
 	return err ?: modify(r, attr, IBV_QP_STATE);
 }

@@ -88,20 +88,27 @@ void qp_wait_for_error(struct ibv_qp *qp, int ms)
 		usleep(1000);
 }
 
-int qp_drain(struct ibv_qp *qp)
+int qp_wait_for_drain(struct ibv_qp *qp)
 {
-	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD };
 	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr attr;
 	int err, ms = 10000;
 
-	err = ibv_modify_qp(qp, &attr, IBV_QP_STATE);
-	while (!err && (err = ibv_query_qp(qp, &attr, IBV_QP_STATE, &init)) == 0 &&
+	while ((err = ibv_query_qp(qp, &attr, IBV_QP_STATE, &init)) == 0 &&
 	       attr.sq_draining) {
 		if (!ms--)
 			return -ETIMEDOUT;
 		usleep(1000);
 	}
 	return -err;
+}
+
+int qp_drain(struct ibv_qp *qp)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD };
+	int err = ibv_modify_qp(qp, &attr, IBV_QP_STATE);
+
+	return err ? -err : qp_wait_for_drain(qp);
 }
 
 int conn_revive(struct conn *conn)

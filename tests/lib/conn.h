@@ -23,5 +23,7 @@ int qp_to_error(struct ibv_qp *qp);
 int cq_wait(struct ibv_cq *cq, struct ibv_wc *wc);
 /* Send nothing more, and wait until the requests under way are done. */
 int qp_drain(struct ibv_qp *qp);
+/* Wait for that after another change in SQD. */
+int qp_wait_for_drain(struct ibv_qp *qp);
 
 #endif
