@@ -27,8 +27,8 @@
 #define HMM_KUNIT_PAGE(i)	(2 * (i))
 
 struct hmm_kunit {
-	struct dev_pagemap pgmap;
 	struct page *unmapped;
+	struct dev_pagemap pgmap;	/* its address is not that of the owner */
 	int migrations;			/* tried, by faults */
 
 	unsigned long addr;
