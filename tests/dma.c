@@ -207,6 +207,8 @@ static int reset_edu(struct worker *worker)
 	char pci[PCI_ADDR_LEN];
 
 	(void)worker;
+	/* The driver gives up a piece that meets a reset ten times */
+	usleep(200000);
 	return pci_find(0x1234, 0x11e8, pci) ?: pci_reset(pci);
 }
 
